@@ -11,14 +11,15 @@ The house has three layers, and this page is the contract between the upper two:
 
 What a backend may rely on, because ``Poll`` sees to it:
 
-  * ``register``, ``reregister``, ``deregister`` and ``close`` are never called at the same time as one
-    another, and always with a number of at least 0, an Interest that is not empty, and a Mode.
+  * ``register``, ``reregister``, ``deregister``, ``waiter`` and ``close`` are never called at the same time
+    as one another, and always with a number of at least 0, an Interest that is not empty, and a Mode.
   * ``register`` comes only for a number that is not registered, the other two only for one that is,
     as far as the table knows. The kernel may know better: numbers are closed and used again
     behind everybody's back.
   * One thread at a time is inside the waiter. The other calls may come from any thread meanwhile,
     and what they change holds for the wait in progress.
-  * ``close`` is called once, when no other call but ``wake`` or ``rearm`` can be under way.
+  * ``close`` is called once, when no other call but ``wake`` can be under way (nor ``rearm``, where edges
+    are native).
 
 What it owes in return:
 
@@ -162,10 +163,12 @@ class Backend(ABC):
     def rearm(self, fd: int, interest: Interest) -> None:
         """Look at *fd* again for these bits: report them if they hold now, or when they next do.
 
-        Comes after a oneshot, after a would-block in an emulated edge, and after a batch that an exception
-        cut off. Takes no lock, never blocks, ignores an *fd* it does not know.
+        Comes after a oneshot, after a batch that an exception cut off and, where edges are emulated, from
+        each would-block. Never blocks, ignores an *fd* it does not know.
 
-        Threads: any, at any time, also from inside a signal handler, also after ``close``.
+        Threads: any. A backend without ``Capability.NATIVE_EDGE`` takes it without a lock, also from inside
+        a signal handler, also after ``close``: it notes it, and kicks the waiter if there is one. For the
+        others it is serialised like ``register``.
         """
 
     @abstractmethod

@@ -8,7 +8,7 @@ They are two types because a backend knows nothing of tokens.
 
 from __future__ import annotations
 
-from enum import IntEnum, IntFlag
+from enum import STRICT, IntEnum, IntFlag
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ else:
 __all__ = ["Event", "Interest", "Mode", "Readiness"]
 
 
-class Interest(IntFlag):
+class Interest(IntFlag, boundary=STRICT):
     """What to watch a source for.
 
     ``NONE`` is legal: the source stays registered and is silent, hangups included, until it is

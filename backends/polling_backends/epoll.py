@@ -1,0 +1,224 @@
+"""epoll: readiness on Linux.
+
+Some facts about epoll:
+
+  * It has all four modes. EPOLLET reports a condition when it arises, and at registration and at each change if
+    it holds then. EPOLLONESHOT disables the whole registration, both directions, until it is changed;
+    the registration stays.
+  * A wait returns one entry for a descriptor with all its flags, and takes turns when more are ready than asked
+    for. A change made by another thread holds for a wait in progress.
+  * It keys what it watches by number *and* open file. When the last descriptor of a file is closed, the kernel
+    forgets it; closing one of several descriptors does not count. Then events go on under a number that is
+    closed, or means something else by now, and the number can no longer be removed: EPOLL_CTL_DEL finds
+    the file by the number. Trackers call these ghosts.
+  * ``select.epoll.poll`` takes seconds, rounds up to milliseconds, retries on EINTR and releases the interpreter
+    lock.
+
+What follows: there is almost nothing to translate, and the waiter is the C method itself, with no code of ours
+around it. Interest and mode index a table of masks.
+
+The doorbell is an eventfd watched with EPOLLET and never read: each write is a new edge, so a wake costs one
+write and nothing on the waiter's side.
+
+Ghosts cost nothing until there is ground for suspicion: the kernel says ENOENT or EBADF when a number is
+removed, as it does for each source that was closed first. Then the next time the waiting thread asks for its waiter,
+which is after a wake, after an event that is nobody's, or some hundred waits later, we read what the kernel
+watches from ``/proc/self/fdinfo``. A number that stands there twice, or that we do not watch, is a ghost,
+and the only way to be rid of it is a new epoll instance. ``dup2`` puts it under the old number, and because the
+waiting thread itself does it, nobody is left waiting on the old one. Oneshots that have fired are left out of the
+new instance, since nothing in epoll is silent about hangups, and come back when they are rearmed. The reading takes
+about half a microsecond a registration, so it is never done more than once between two looks.
+
+Without /proc there is no telling, and such a ghost stays: deregister before closing while a duplicate may live.
+
+References: epoll(7), epoll_ctl(2), eventfd(2), proc(5) on fdinfo; the rules REG-12, REG-13.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from collections.abc import Collection
+from typing import Final, Protocol
+
+from polling import Backend, Capability, Interest, Mode, Readiness
+from polling.backend import Pair, Wait
+from polling_backends import _flags
+from polling_backends._doorbell import Doorbell
+
+__all__ = ["EpollBackend"]
+
+ET: Final = 1 << 31
+ONESHOT: Final = 1 << 30
+
+MASKS: Final = tuple(
+    tuple(watched | how for watched in _flags.WATCHED) for how in (0, ET, ONESHOT, ET | ONESHOT)
+)
+"""What to tell the kernel, by mode and interest."""
+
+
+class _Epoll(Protocol):
+    """``select.epoll``, as far as it is used here, for type checkers of systems that have none."""
+
+    def register(self, fd: int, eventmask: int, /) -> None: ...
+    def modify(self, fd: int, eventmask: int, /) -> None: ...
+    def unregister(self, fd: int, /) -> None: ...
+    def poll(self, timeout: float | None, maxevents: int, /) -> list[Pair]: ...
+    def fileno(self) -> int: ...
+    def close(self) -> None: ...
+
+
+def _open_epoll() -> _Epoll:
+    opened: _Epoll = getattr(select, "epoll")()  # noqa: B009  # an attribute that type checkers see on Linux only
+    return opened
+
+
+class EpollBackend(Backend):
+    """Linux epoll."""
+
+    name = "epoll"
+    capabilities = (
+        Capability.NATIVE_EDGE
+        | Capability.DUP_CLOSE
+        | Capability.SHARED_SOURCE
+        | Capability.NESTED
+        | Capability.PRIORITY
+        | Capability.INTERRUPTIBLE
+        | Capability.TTY
+        | Capability.PIPES
+        | Capability.READ_CLOSED
+        | Capability.WRITE_CLOSED
+        | Capability.ERROR
+    )
+    forgets_closed = True
+
+    @classmethod
+    def unavailable_reason(cls) -> str | None:
+        return None if hasattr(select, "epoll") else "this system has no epoll; it is part of Linux"
+
+    def __init__(self) -> None:
+        self._epoll = _open_epoll()
+        self._bell: Doorbell | None = Doorbell()
+        self._internal = (self._epoll.fileno(), self._bell.fd)
+        self._epoll.register(self._bell.fd, _flags.IN | ET)
+        self._masks: dict[int, int] = {}  # what was asked for, by number: for rearming, and to tell ghosts
+        self._suspicious = False
+
+    @property
+    def internal(self) -> Collection[int]:
+        return self._internal
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        mask = MASKS[mode][interest]
+        try:
+            self._epoll.register(fd, mask)
+        except FileExistsError:
+            # The same file under the same number, though its former owner gave it up: detach() does that.
+            self._epoll.modify(fd, mask)
+        self._masks[fd] = mask
+
+    def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
+        mask = MASKS[mode][interest]
+        try:
+            self._epoll.modify(fd, mask)
+        except FileNotFoundError:
+            # The number means another file by now (dup2), or a fired oneshot was left out of a new instance.
+            self._epoll.register(fd, mask)
+        self._masks[fd] = mask
+
+    def deregister(self, fd: int) -> None:
+        self._masks.pop(fd, None)
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            self._suspicious = True
+            raise
+
+    def rearm(self, fd: int, interest: Interest) -> None:
+        try:
+            mask = self._masks[fd]
+            try:
+                self._epoll.modify(fd, mask)
+            except FileNotFoundError:
+                self._epoll.register(fd, mask)  # as in reregister
+        except (KeyError, OSError):
+            pass  # deregistered, or closed: nothing to look at
+
+    def waiter(self) -> Wait:
+        if self._suspicious:
+            self._suspicious = False
+            self._lay_ghosts()
+        return self._epoll.poll
+
+    def decode(self, bits: int, interest: Interest) -> Readiness:
+        return _flags.readiness(bits, interest)
+
+    def wake(self) -> None:
+        bell = self._bell
+        if bell is not None:
+            bell.ring()
+
+    def fileno(self) -> int:
+        return self._epoll.fileno()
+
+    def close(self) -> None:
+        self._bell = None
+        self._masks.clear()
+        self._epoll.close()
+
+    # Closing the child's numbers takes nothing from the parent, whose own numbers keep the files open.
+    abandon = close
+
+    def _lay_ghosts(self) -> None:
+        """Compare what the kernel watches with what we do, and if it watches more, begin anew without that."""
+        try:
+            armed = self._watched_by_kernel()
+        except OSError:
+            return  # no /proc
+        if armed is None:
+            return
+        try:
+            fresh = _open_epoll()
+        except OSError:
+            self._suspicious = True  # no descriptor or memory to spare: once more, later
+            return
+        try:
+            bell = self._bell
+            if bell is not None:
+                fresh.register(bell.fd, _flags.IN | ET)
+            for fd in armed:
+                try:
+                    fresh.register(fd, self._masks[fd])
+                except OSError:
+                    pass  # EBADF: closed, and not deregistered yet
+            os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
+        finally:
+            fresh.close()
+
+    def _watched_by_kernel(self) -> list[int] | None:
+        """Give our numbers that are armed in the kernel, if it watches anything beside them; else None."""
+        lines: dict[int, list[list[bytes]]] = {}
+        with open(f"/proc/self/fdinfo/{self._epoll.fileno()}", "rb") as info:
+            for line in info:
+                if line.startswith(b"tfd:"):
+                    # tfd: 5 events: 4000201d data: 5 pos:0 ino:2a61 sdev:8
+                    fields = line.replace(b":", b" ").split()
+                    lines.setdefault(int(fields[1]), []).append(fields)
+        for own in self._internal:
+            lines.pop(own, None)
+        if all(fd in self._masks and len(found) == 1 for fd, found in lines.items()):
+            return None
+        armed = []
+        for fd, found in lines.items():
+            if fd in self._masks:
+                if len(found) > 1:
+                    try:
+                        status = os.fstat(fd)
+                    except OSError:
+                        continue
+                    ours = [fields for fields in found if int(fields[9], 16) == status.st_ino]
+                    found = ours or found
+                asked = _flags.IN | _flags.OUT | _flags.PRI
+                if any(int(fields[3], 16) & asked for fields in found):
+                    armed.append(fd)
+        return armed

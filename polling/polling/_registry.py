@@ -1,0 +1,181 @@
+"""The table behind a Poll: who is registered under which number, and the events made for them so far.
+
+Three facts shape it.
+
+An event is the same object as long as the same thing is reported of the same registration, so it can
+be looked up by the raw pair that the kernel gave. ``[*map(table.__getitem__, batch)]`` is then the whole
+dispatch, in C; Python code runs only for a pair that was not seen before, in ``__missing__``, and for a
+backend that cannot tell a closed number from a re-used one, in ``checked``.
+
+A registration is a weak reference: the poll keeps no source alive, and a source that is dropped is closed
+and so deregistered. Making the reference itself carry the fields saves an object a registration. When
+a source dies its token must go at once; its number may stay in the table until somebody stumbles over
+it, because a dead entry counts as none. So the reference's callback needs no lock, and may come at
+any moment in any thread, as callbacks of the garbage collector do.
+
+A pair that was fetched before another thread changed the registration of its number may speak of the
+old or of the new one. Turns tell: each kernel wait has a number, a registration carries that of the
+last wait begun before it was complete, and if that is the present one, the pair is in doubt. It is dropped,
+and the backend looks again.
+
+Rules: REG-10, REG-15, REG-16, REG-17, GCL-02, GCL-03.
+"""
+
+from __future__ import annotations
+
+import weakref
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from polling.event import Event, Interest, Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from polling.backend import Backend, HasFileno, Pair, Source
+    from polling.errors import PollingError
+
+NEVER: Final = 1 << 62
+"""A turn later than every other: that of a registration that is not complete yet."""
+
+
+class Registration(weakref.ref["HasFileno"]):
+    """A source that is watched, held weakly, and all that was said of it."""
+
+    __slots__ = ("fd", "interest", "mode", "pairs", "token", "turn")
+
+    fd: int
+    token: Any
+    interest: Interest
+    mode: Mode
+    turn: int
+    pairs: tuple[Pair, ...]  # under which the table holds events of this registration
+
+    def is_live(self) -> bool:
+        """Tell whether the source is there, open, and still has the number it was registered under."""
+        source = self()
+        return source is not None and number_of(source) == self.fd
+
+
+class HeldRegistration:
+    """The same for what has no weak references, has no identity, or asked to be kept: it is held."""
+
+    __slots__ = ("fd", "interest", "mode", "pairs", "source", "token", "turn")
+
+    fd: int
+    token: Any
+    interest: Interest
+    mode: Mode
+    turn: int
+    pairs: tuple[Pair, ...]
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __call__(self) -> Source:
+        return self.source
+
+    def is_live(self) -> bool:
+        """Tell whether the source still has its number. A bare number always has."""
+        return number_of(self.source) == self.fd
+
+
+AnyRegistration: TypeAlias = Registration | HeldRegistration
+
+OWN: Final = HeldRegistration(-1)
+OWN.fd, OWN.token, OWN.interest, OWN.mode, OWN.turn, OWN.pairs = -1, None, Interest.NONE, Mode.LEVEL, NEVER, ()
+"""What stands in the table under the numbers of the poll itself: taken, and nobody's source."""
+
+
+def number_of(source: object) -> int:
+    """Give the descriptor of *source*, -1 if it is closed or has none: the question, not the check."""
+    if type(source) is int:
+        return source
+    try:
+        number = source.fileno()  # type: ignore[attr-defined]  # that it has none is one of the answers
+    except (AttributeError, ValueError, OSError):
+        return -1
+    return number if type(number) is int else -1
+
+
+class Table(dict["Pair", "Event[Any] | None"]):
+    """Registrations by number, events by pair, and what a wait must know of them. Knows no Poll.
+
+    The dict itself is the cache of events; everything else is an attribute.
+    """
+
+    __slots__ = (
+        "alert",
+        "backend",
+        "doubtful",
+        "lock",
+        "pending",
+        "raw",
+        "refusal",
+        "registrations",
+        "removed",
+        "strays",
+        "turn",
+        "wakers",
+        "woken",
+    )
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        self.lock = RLock()
+        self.registrations: dict[int, AnyRegistration] = dict.fromkeys(backend.internal, OWN)
+        self.refusal: type[PollingError] | None = None  # why every call is refused, once it is
+        self.turn = 0  # the number of the present or last kernel wait
+        self.removed = -1  # the turn of the last deregistration, which explains a stray of that turn
+        self.raw: Sequence[Pair] = ()  # the batch at hand, until its events are handed out
+        self.alert = False  # the waiter must look at one of the following, or at the refusal
+        self.strays: list[int] = []  # numbers that turned up and are nobody's
+        self.doubtful: list[Pair] = []  # pairs of registrations that changed during the wait
+        self.wakers: set[object] = set()  # held until deregistered
+        self.pending: dict[object, Event[Any]] = {}  # what user space has to say: set by any thread
+        self.woken: dict[object, Event[Any]] = {}  # what of it the waiter has taken, until it is handed out
+
+    def __missing__(self, pair: Pair) -> Event[Any] | None:
+        """Make the event for a pair not seen before, or say why there is none: None and an alert."""
+        fd, bits = pair
+        with self.lock:
+            registration = self.registrations.get(fd)
+            source = registration and registration()  # held, so that it cannot die before this is done
+            if registration is None or source is None:
+                self.alert = True
+                self.strays.append(fd)
+                return None
+            if registration is OWN:  # the doorbell
+                self.alert = True
+                return None
+            if registration.turn >= self.turn:
+                self.alert = True
+                self.doubtful.append(pair)
+                return None
+            readiness = self.backend.decode(bits, registration.interest)
+            if not (readiness.readable or readiness.writable or readiness.priority):
+                self.alert = True  # the backend owes a promised bit; what has none is no event
+                return None
+            event: Event[Any] = Event(registration.token, readiness, registration)
+            registration.pairs += (pair,)
+            self[pair] = event
+            return event
+
+    def checked(self, pair: Pair) -> Event[Any] | None:
+        """Look *pair* up, for a backend that reports whatever has the number now."""
+        event = self[pair]
+        if event is None:
+            return None
+        registration = event._registration
+        if isinstance(registration, (Registration, HeldRegistration)) and not registration.is_live():
+            self.alert = True
+            self.strays.append(pair[0])
+            return None
+        return event
+
+    def forget(self, registration: AnyRegistration) -> None:
+        """Let go of the token and the events of a registration that is over. Also the weak callback."""
+        registration.token = None
+        pairs, registration.pairs = registration.pairs, ()
+        for pair in pairs:
+            self.pop(pair, None)

@@ -1,0 +1,457 @@
+"""Non-blocking sockets and pipes, made to be watched.
+
+They are ``socket.socket`` with two things more: constructors that leave nothing half open, and the report that
+``Mode.EDGE`` needs at a backend without edges of its own (see ``polling.Mode``). Plain sockets serve as well
+in every other mode, and in every mode where edges are native.
+
+The report costs nothing where nobody asked for it. While a socket is watched so, and only then, its class is a
+subclass whose I/O methods report a would-block; no code stands in the way otherwise. What is duplicated or detached
+from it reports nothing: use ``polling.IoSource`` for that.
+
+Rules: EDG-05, EDG-07, EDG-11 to EDG-13, EDG-17.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
+
+from polling._report import ReportingSource
+from polling.errors import UnsupportedError
+from polling.event import Interest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from typing_extensions import Buffer, Self
+
+    from polling.backend import Backend
+
+__all__ = [
+    "PipeReader",
+    "PipeWriter",
+    "TcpListener",
+    "TcpStream",
+    "UdpSocket",
+    "UnixDatagram",
+    "UnixListener",
+    "UnixStream",
+    "pipe",
+]
+
+InetAddress = tuple[str, int] | tuple[str, int, int, int]
+"""Host and port, for IPv6 also flow and scope. A host that is a name is looked up, which may block."""
+
+PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
+
+R = TypeVar("R")
+
+_UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
+_INET: Final = (socket.AF_INET, socket.AF_INET6)
+_BEGUN: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
+
+_READS: Final = ("accept", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
+_WRITES: Final = ("connect", "send", "sendall", "sendmsg", "sendto")
+
+
+class _Socket(ReportingSource, socket.socket):
+    """What the socket types have in common."""
+
+    _families: ClassVar[tuple[int, ...]]
+    _kind: ClassVar[socket.SocketKind]
+
+    _watcher: tuple[Backend, int] | None = None
+
+    @classmethod
+    def adopt(cls, sock: socket.socket) -> Self:
+        """Take over an open socket: the result has its descriptor, and *sock* is left without (``detach``).
+
+        Raises:
+            ValueError: *sock* is closed, or of another family or kind. It stays as it was.
+        """
+        if sock.fileno() < 0:
+            raise ValueError(f"{sock!r} is closed")
+        if sock.family not in cls._families or sock.type != cls._kind:
+            raise ValueError(f"{sock!r} cannot be a {cls.__name__}: its family or kind is another")
+        return cls._take(sock.family, sock.proto, sock.detach())
+
+    @classmethod
+    def _take(cls, family: int, proto: int, fd: int) -> Self:
+        taken = cls(family, cls._kind, proto, fileno=fd)
+        taken.setblocking(False)
+        return taken
+
+    @classmethod
+    def _fresh(cls, family: int) -> Self:
+        fresh = cls(family, cls._kind)
+        fresh.setblocking(False)
+        return fresh
+
+    def _begin_connect(self, address: Any) -> None:
+        error = self.connect_ex(address)
+        if error not in _BEGUN:
+            raise OSError(error, os.strerror(error))
+
+    def _report_to(self, backend: Backend | None, fd: int) -> None:
+        super()._report_to(backend, fd)
+        plain = _PLAIN.get(type(self), type(self))
+        self.__class__ = plain if backend is None else _reporting_type(plain)
+
+
+class _StreamListener(_Socket):
+    _kind = socket.SOCK_STREAM
+
+    def _accept_as(self, stream: type[_StreamT]) -> tuple[_StreamT, Any]:
+        fd, address = self._accept()  # type: ignore[attr-defined]  # what socket.accept itself stands on
+        return stream._take(self.family, self.proto, fd), address
+
+
+class TcpStream(_Socket):
+    """One end of a TCP connection."""
+
+    _families = _INET
+    _kind = socket.SOCK_STREAM
+
+    @classmethod
+    def open(cls, address: InetAddress) -> Self:
+        """Begin to connect. The stream becomes writable when that is done, well or not.
+
+        After the event, ``getsockopt(SOL_SOCKET, SO_ERROR)`` is 0 or says what went wrong.
+
+        Raises:
+            OSError: It failed at once, or the host is not known. Nothing stays open.
+        """
+        family, resolved = _resolve(address, cls._kind)
+        stream = cls._fresh(family)
+        try:
+            stream._begin_connect(resolved)
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+
+class TcpListener(_StreamListener):
+    """Accepts TCP connections."""
+
+    _families = _INET
+
+    @classmethod
+    def open(cls, address: InetAddress, *, backlog: int = 1024, reuse_port: bool = False) -> Self:
+        """Bind and listen. Port 0 takes any that is free; ``getsockname()`` says which.
+
+        Args:
+            address: Host and port; the host ``""`` means every IPv4 interface.
+            backlog: How many connections the kernel may hold ready, at most.
+            reuse_port: Let several listeners, in several processes, share the port (SO_REUSEPORT).
+
+        Raises:
+            UnsupportedError: This system has no SO_REUSEPORT.
+            OSError: The address is in use, or not this machine's. Nothing stays open.
+        """
+        family, resolved = _resolve(address, cls._kind)
+        listener = cls._fresh(family)
+        try:
+            if sys.platform == "win32":
+                # SO_REUSEADDR means something else there: that others may take the port away.
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_EXCLUSIVEADDRUSE, 1)
+            else:
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if reuse_port:
+                option: int | None = getattr(socket, "SO_REUSEPORT", None)
+                if option is None:
+                    raise UnsupportedError("this system has no SO_REUSEPORT")
+                listener.setsockopt(socket.SOL_SOCKET, option, 1)
+            listener.bind(resolved)
+            listener.listen(backlog)
+        except BaseException:
+            listener.close()
+            raise
+        return listener
+
+    def accept(self) -> tuple[TcpStream, Any]:
+        """Accept a connection: the stream, non-blocking, and the peer's address.
+
+        Raises:
+            BlockingIOError: There is none.
+            OSError: EMFILE, ENFILE: no descriptor is free, and the connection stays where it is.
+        """
+        return self._accept_as(TcpStream)
+
+
+class UdpSocket(_Socket):
+    """Sends and receives UDP datagrams."""
+
+    _families = _INET
+    _kind = socket.SOCK_DGRAM
+
+    @classmethod
+    def open(cls, address: InetAddress) -> Self:
+        """Bind to *address*. Port 0 takes any that is free.
+
+        Raises:
+            OSError: The address is in use, or not this machine's. Nothing stays open.
+        """
+        family, resolved = _resolve(address, cls._kind)
+        return _bound(cls._fresh(family), resolved)
+
+
+class UnixStream(_Socket):
+    """One end of a Unix stream connection."""
+
+    _families = (_UNIX,) if _UNIX is not None else ()
+    _kind = socket.SOCK_STREAM
+
+    @classmethod
+    def open(cls, path: PathLike) -> Self:
+        """Begin to connect to the listener at *path*.
+
+        Raises:
+            UnsupportedError: This system has no Unix sockets.
+            OSError: Nobody listens there, or (EAGAIN) its backlog is full. Nothing stays open.
+        """
+        stream = cls._fresh(_unix_family())
+        try:
+            stream.connect(os.fspath(path))
+        except BaseException:
+            stream.close()
+            raise
+        return stream
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """Make two streams that are connected to each other.
+
+        Raises:
+            UnsupportedError: This system has no Unix sockets.
+        """
+        one, other = socket.socketpair(_unix_family(), cls._kind)
+        return cls.adopt(one), cls.adopt(other)
+
+
+class UnixListener(_StreamListener):
+    """Accepts Unix stream connections."""
+
+    _families = UnixStream._families
+
+    @classmethod
+    def open(cls, path: PathLike, *, backlog: int = 1024) -> Self:
+        """Make a socket file at *path* and listen. The file is the caller's to remove.
+
+        Raises:
+            UnsupportedError: This system has no Unix sockets.
+            OSError: The path exists already, or cannot. Nothing stays open.
+        """
+        listener = _bound(cls._fresh(_unix_family()), os.fspath(path))
+        listener.listen(backlog)
+        return listener
+
+    def accept(self) -> tuple[UnixStream, Any]:
+        """Accept a connection, as ``TcpListener.accept`` does."""
+        return self._accept_as(UnixStream)
+
+
+class UnixDatagram(_Socket):
+    """Sends and receives Unix datagrams."""
+
+    _families = UnixStream._families
+    _kind = socket.SOCK_DGRAM
+
+    @classmethod
+    def open(cls, path: PathLike) -> Self:
+        """Make a socket file at *path* and receive there. The file is the caller's to remove.
+
+        Raises:
+            UnsupportedError: This system has no Unix sockets.
+            OSError: The path exists already, or cannot. Nothing stays open.
+        """
+        return _bound(cls._fresh(_unix_family()), os.fspath(path))
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """Make two sockets that are connected to each other.
+
+        Raises:
+            UnsupportedError: This system has no Unix sockets.
+        """
+        one, other = socket.socketpair(_unix_family(), cls._kind)
+        return cls.adopt(one), cls.adopt(other)
+
+
+class _PipeEnd(ReportingSource):
+    """What both ends of a pipe have in common."""
+
+    _watcher: tuple[Backend, int] | None = None
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """Give the descriptor, -1 once closed."""
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether this end was closed."""
+        return self._fd < 0
+
+    def close(self) -> None:
+        """Close this end. Closing again does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} fd={self._fd}>"
+
+
+class PipeReader(_PipeEnd):
+    """The end of a pipe to read from."""
+
+    def read(self, size: int = 65_536, /) -> bytes:
+        """Read up to *size* bytes. Empty: every writer is gone.
+
+        Raises:
+            BlockingIOError: There is nothing to read.
+            OSError: EBADF: this end is closed.
+        """
+        try:
+            return os.read(self._fd, size)
+        except BlockingIOError:
+            self._would_block(Interest.READABLE)
+            raise
+
+
+class PipeWriter(_PipeEnd):
+    """The end of a pipe to write to."""
+
+    def write(self, data: Buffer, /) -> int:
+        """Write what there is room for, and say how many bytes that was.
+
+        Raises:
+            BlockingIOError: There is no room.
+            BrokenPipeError: Every reader is gone.
+            OSError: EBADF: this end is closed.
+        """
+        try:
+            return os.write(self._fd, data)
+        except BlockingIOError:
+            self._would_block(Interest.WRITABLE)
+            raise
+
+
+def pipe() -> tuple[PipeReader, PipeWriter]:
+    """Make a pipe with two non-blocking ends.
+
+    Raises:
+        UnsupportedError: This system has no pipes that can be watched (Windows).
+        OSError: EMFILE, ENFILE: no descriptor is free.
+    """
+    if sys.platform == "win32":
+        raise UnsupportedError("Windows watches sockets only, not pipes")
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    return PipeReader(reading), PipeWriter(writing)
+
+
+_StreamT = TypeVar("_StreamT", TcpStream, UnixStream)
+_SocketT = TypeVar("_SocketT", bound=_Socket)
+
+
+def _resolve(address: InetAddress, kind: socket.SocketKind) -> tuple[int, Any]:
+    """Give family and socket address for host and port."""
+    host, port = address[0], address[1]
+    if not host:
+        return socket.AF_INET, ("", port)
+    if len(address) == 4:
+        return socket.AF_INET6, address
+    family, _, _, _, resolved = socket.getaddrinfo(host, port, type=kind)[0]
+    return family, resolved
+
+
+def _unix_family() -> int:
+    if _UNIX is None:
+        raise UnsupportedError("this Python has no Unix sockets (AF_UNIX)")
+    return _UNIX
+
+
+def _bound(sock: _SocketT, address: Any) -> _SocketT:
+    try:
+        sock.bind(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+_REPORTING: Final[dict[type[_Socket], type[_Socket]]] = {}
+_PLAIN: Final[dict[type[_Socket], type[_Socket]]] = {}
+
+
+def _reporting_type(plain: type[_Socket]) -> type[_Socket]:
+    """Give the subclass of *plain* whose I/O reports would-blocks, under the same name."""
+    made = _REPORTING.get(plain)
+    if made is None:
+        members: dict[str, object] = {"__slots__": (), "__module__": plain.__module__, "__doc__": plain.__doc__}
+        for names, interest in ((_READS, Interest.READABLE), (_WRITES, Interest.WRITABLE)):
+            for name in names:
+                if hasattr(plain, name):
+                    members[name] = _reporting_method(getattr(plain, name), interest)
+        members["connect_ex"] = _reporting_connect_ex(plain)
+        members["dup"] = _plain_dup(plain)
+        made = type(plain.__name__, (plain,), members)
+        made.__qualname__ = plain.__qualname__
+        _REPORTING[plain] = made
+        _PLAIN[made] = plain
+    return made
+
+
+def _reporting_method(method: Callable[..., R], interest: Interest) -> Callable[..., R]:
+    def call(self: _Socket, *args: Any, **kwargs: Any) -> R:
+        try:
+            return method(self, *args, **kwargs)
+        except BlockingIOError:
+            self._would_block(interest)
+            raise
+
+    call.__name__ = call.__qualname__ = method.__name__
+    call.__doc__ = method.__doc__
+    return call
+
+
+def _reporting_connect_ex(plain: type[_Socket]) -> Callable[[_Socket, Any], int]:
+    def connect_ex(self: _Socket, address: Any) -> int:
+        error = plain.connect_ex(self, address)
+        if error and error in (*_BEGUN, errno.EALREADY):
+            self._would_block(Interest.WRITABLE)
+        return error
+
+    return connect_ex
+
+
+def _plain_dup(plain: type[_Socket]) -> Callable[[_Socket], _Socket]:
+    def dup(self: _Socket) -> _Socket:
+        copy = plain.dup(self)
+        copy.__class__ = plain
+        return copy
+
+    return dup

@@ -1,0 +1,769 @@
+"""The front object: it checks, locks, keeps deadlines and coalesces, so that a backend only translates.
+
+The wait is the hot path, and one fact about CPython rules it: signal handlers run between any two
+calls, after the first has returned and before its result is stored. ``raw = epoll.poll()`` therefore
+drops the batch when a handler raises at that point, and with it every edge and every oneshot in it, for
+good; ``try``, ``with`` and locks do not help. What helps is not to let a batch cross a call: the interpreter
+looks for signals after a call, but not after it has taken an item from an iterator. So the wait is the
+``starmap`` over the kernel's function, and ``for table.raw in fetch`` stores what it gave without a gap.
+From then on the batch is kept until the moment it is handed out; if an exception strikes in between, the
+next wait first has the backend look again at everything in it that would not come again by itself.
+The seat that keeps a second waiter out is an item of a dict for the same reason: ``del`` and assignment
+are no calls.
+
+Three more consequences:
+
+  * ``repeat`` runs out after some hundred waits. That is the poll's slow pulse: every so often, and at no cost
+    in between, it asks each source of a batch whether it is still what was registered.
+  * Everything unusual (a wake, a close, a fork, a number that is nobody's) sets one flag, ``table.alert``; the
+    usual wait tests that and nothing else.
+  * The waits of one poll come one after the other, but registering goes on during a wait. No lock is held
+    while the kernel waits.
+
+Closing works by the seat as well. ``close`` marks the table, and whoever then gets the seat, the closing
+thread or the waiter on its way out, lets the backend go. So the descriptors never vanish under a call.
+
+Measured figures and the naive forms stand in ``benchmarks/`` and in the tests of SIG-02.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+import weakref
+from itertools import repeat, starmap
+from operator import index
+from threading import RLock
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Final, Generic
+
+from polling import _loader
+from polling._registry import NEVER, OWN, AnyRegistration, HeldRegistration, Registration, Table
+from polling._report import ReportingSource
+from polling.backend import Backend, Capability, Source
+from polling.errors import (
+    AlreadyRegisteredError,
+    ForkedPollError,
+    InvalidSourceError,
+    NotRegisteredError,
+    PollBusyError,
+    PollClosedError,
+    PollingError,
+    UnsupportedError,
+    UnsupportedSourceError,
+)
+from polling.event import Event, Interest, Mode, T
+from polling.waker import Waker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from polling.backend import Pair
+
+__all__ = ["Poll"]
+
+EBADF: Final = 9  # on every system that has a Python; the module errno would cost an import
+ENOENT: Final = 2
+EPERM: Final = 1
+EEXIST: Final = 17
+
+LONGEST_WAIT: Final = 2_000_000.0
+"""Seconds that one kernel wait may take: what fits in 31 bits of milliseconds. Longer ones are repeated."""
+
+LARGEST_BATCH: Final = 65_536
+"""Pairs in one kernel wait: CPython allocates room for all of them at each call."""
+
+PULSE: Final = 256
+"""Waits after which the sources of a batch are asked whether they are still open."""
+
+_INTERESTS: Final = tuple(Interest(bits) for bits in range(8))
+
+
+class Poll(Generic[T]):
+    """Waits for many sources at once.
+
+    Each source is registered under a token, any object, which its events carry. Poll keeps no source
+    alive: a source that is closed or dropped is deregistered thereby (objects that allow no weak
+    references, bare numbers, ``IoSource`` and ``Waker`` are held). Close before dropping the last
+    duplicate, or better, deregister before closing.
+
+    Args:
+        backend: A registered name, a ``Backend`` class, or an instance made for this poll alone. By
+            default the name in the environment variable ``POLLING_BACKEND``, or else the best that runs here.
+
+    Raises:
+        UnknownBackendError: No backend has that name.
+        UnsupportedError: That backend cannot run on this machine, or none can.
+        TypeError: *backend* is none of the above.
+
+    Threads: every method may be called from any thread at any time. One at a time may wait; what the others
+        change meanwhile holds for that wait. After a fork the child's copy refuses every call.
+    Rules: REG, TMO, SIG, CLS, FRK, GCL.
+    """
+
+    def __init__(self, backend: str | type[Backend] | Backend | None = None) -> None:
+        chosen = _loader.open_backend(backend)
+        self._backend: Final = chosen
+        self._table: Final = Table(chosen)
+        self._seat: Final[dict[int, None]] = {0: None}
+        self._args: Final[list[Any]] = [None, 1024]
+        self._fetch: Iterator[Sequence[Pair]] = iter(())
+        self._look: Final[Callable[[Pair], Event[T] | None]] = (
+            self._table.__getitem__ if chosen.forgets_closed else self._table.checked
+        )
+        # Each saves one look-up a call.
+        self._registrations: Final = self._table.registrations
+        self._add: Final = chosen.register
+        self._change: Final = chosen.reregister
+        self._again: Final = chosen.rearm
+        self._emulated: Final = None if Capability.NATIVE_EDGE in chosen.capabilities else Mode.EDGE
+        _POLLS.add(self)
+
+    @property
+    def backend(self) -> Backend:
+        """The backend at work; its ``name`` and ``capabilities`` say what to expect."""
+        return self._backend
+
+    # -- registering ---------------------------------------------------------------------------------------
+
+    def register(
+        self, source: Source, token: T, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        """Watch *source* and report it under *token*. A condition that already holds counts as arising now.
+
+        Raises:
+            AlreadyRegisteredError: *source*, or another open source under its number, is registered.
+            InvalidSourceError: It is closed, its number is negative, or it is the poll's own.
+            UnsupportedSourceError: A regular file, a directory, or what else the backend cannot watch.
+            UnsupportedError: The backend cannot give *mode* or *interest* for this source.
+            TypeError: *source* has no descriptor, or *interest* or *mode* is something else.
+            PollClosedError, ForkedPollError: The poll is no longer usable.
+            OSError: The kernel has no room (ENOSPC, ENOMEM).
+
+        After an error nothing has changed. The source's blocking mode is never touched.
+
+        Threads: A wait in progress takes it up at once, and neither ends nor is prolonged by it.
+        Rules: REG-01, REG-04 to REG-06, REG-08, REG-10, REG-12, REG-18, REG-23, REG-25, REG-26, SRC-01.
+        """
+        if interest.__class__ is not Interest or mode.__class__ is not Mode:
+            raise _wrong_types(interest, mode)
+        try:
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+        except (AttributeError, ValueError) as error:
+            fd = _number(source, error)
+        table = self._table
+        registrations = self._registrations
+        table.lock.acquire()
+        try:
+            if (
+                fd in registrations
+                or fd.__class__ is not int
+                or fd < 0
+                or table.refusal is not None
+                or not 0 < interest < 4
+                or mode is self._emulated
+            ):
+                self._admit(source, fd, interest, mode)
+            registration = _registration(source, table.forget)
+            registration.fd = fd
+            registration.token = token
+            registration.interest = interest
+            registration.mode = mode
+            registration.pairs = ()
+            registration.turn = NEVER
+            registrations[fd] = registration
+            try:
+                if interest:
+                    self._add(fd, interest, mode)
+            except BaseException as error:
+                del registrations[fd]
+                raise self._undone(registration, error) from None
+            registration.turn = table.turn
+        finally:
+            table.lock.release()
+
+    def reregister(self, source: Source, token: T, interest: Interest, mode: Mode) -> None:
+        """Replace token, interest and mode of *source*, all three, and arm it anew.
+
+        A condition that holds is reported, whatever was reported before. Events of the former registration
+        are not current any more. There are no defaults: one would turn a oneshot into level unnoticed.
+
+        Raises:
+            NotRegisteredError: *source* is not registered here.
+            InvalidSourceError: It is closed.
+            UnsupportedError, TypeError, PollClosedError, ForkedPollError, OSError: As ``register``.
+
+        After an error the former registration is as it was.
+
+        Threads: As ``register``.
+        Rules: REG-03, REG-06, REG-14, INT-10, LVL-04, EDG-02, ONE-04.
+        """
+        if interest.__class__ is not Interest or mode.__class__ is not Mode:
+            raise _wrong_types(interest, mode)
+        try:
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+        except (AttributeError, ValueError) as error:
+            fd = _number(source, error)
+        table = self._table
+        table.lock.acquire()
+        try:
+            former = self._registrations.get(fd)
+            if former is None or former() is not source:
+                former = self._open_registration(source, fd)
+                source = former() or source  # the owner stays the one that was registered
+            special = not 0 < interest < 4 or not former.interest or mode is self._emulated
+            if special:
+                self._check(source, fd, interest, mode)
+            registration = _registration(source, table.forget)
+            registration.fd = fd
+            registration.token = token
+            registration.interest = interest
+            registration.mode = mode
+            registration.pairs = ()
+            registration.turn = NEVER
+            self._registrations[fd] = registration
+            try:
+                if special:
+                    self._switch(former.interest, fd, interest, mode)
+                else:
+                    self._change(fd, interest, mode)
+            except BaseException as error:
+                self._registrations[fd] = former
+                raise self._unchanged(former, mode, error) from None
+            registration.turn = table.turn
+            if former.pairs:
+                table.forget(former)
+            if former.mode is self._emulated is not mode:
+                _silence(former)
+        finally:
+            table.lock.release()
+
+    def rearm(self, source: Source) -> None:
+        """Arm *source* anew with the token, interest and mode it has: the cheap way on from a oneshot.
+
+        A condition that holds is reported. Events at hand stay current. In LEVEL it changes nothing.
+
+        Raises:
+            NotRegisteredError: *source* is not registered here.
+            InvalidSourceError: It is closed.
+            TypeError, PollClosedError, ForkedPollError: As ``register``.
+
+        Threads: As ``register``.
+        Rules: ONE-04, ONE-05.
+        """
+        try:
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+        except (AttributeError, ValueError) as error:
+            fd = _number(source, error)
+        lock = self._table.lock
+        lock.acquire()
+        try:
+            registration = self._registrations.get(fd)
+            if registration is None or registration() is not source:
+                registration = self._open_registration(source, fd)
+            if registration.interest:
+                self._again(fd, registration.interest)
+        finally:
+            lock.release()
+
+    def deregister(self, source: Source | Waker[T]) -> None:
+        """Stop watching *source*, and let go of its token. No later wait reports it.
+
+        A source that was closed in the meantime can still be deregistered, as long as its number was not
+        registered for another. Events already handed out stay what they are; ``is_current`` tells.
+
+        Raises:
+            NotRegisteredError: *source* is not registered here.
+            TypeError, PollClosedError, ForkedPollError: As ``register``.
+
+        Threads: As ``register``. A wait in progress may still have taken up an event before.
+        Rules: REG-02, REG-09, REG-13, REG-15, REG-25.
+        """
+        if isinstance(source, Waker):
+            return self._retire(source)
+        try:
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+        except AttributeError as error:
+            fd = _number(source, error)
+        except ValueError:
+            fd = -1  # some objects raise once they are closed, others say -1
+        table = self._table
+        table.lock.acquire()
+        try:
+            registration = self._registrations.get(fd)
+            if registration is None or registration() is not source:
+                registration = self._any_registration(source, fd)
+                fd = registration.fd
+            del self._registrations[fd]
+            table.removed = table.turn
+            if registration.pairs:
+                table.forget(registration)
+            if registration.interest:
+                self._remove(fd)
+            if registration.mode is self._emulated:
+                _silence(registration)
+        finally:
+            table.lock.release()
+
+    def is_current(self, event: Event[T]) -> bool:
+        """Tell whether what *event* reports is still registered, unchanged, and open.
+
+        False once its registration was replaced or removed, or its source was closed: by a worker thread,
+        or by the handling of an earlier event of the same batch.
+
+        Rules: REG-17.
+        """
+        registration = event._registration
+        if isinstance(registration, (Registration, HeldRegistration)):
+            return self._registrations.get(registration.fd) is registration and registration.is_live()
+        return registration in self._table.wakers
+
+    # -- waiting -------------------------------------------------------------------------------------------
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[T]]:
+        """Wait until something is ready, and say what.
+
+        Args:
+            timeout: Seconds. ``None`` waits without limit; 0 does not wait, and neither does a negative number,
+                which is a deadline just passed. Any finite or infinite number will do. Never returns early;
+                late by up to the backend's grain, a millisecond unless it has ``Capability.SUB_MS``.
+            max_events: How many sources at most, from 1. Wakes come first, and on top of it.
+
+        Returns:
+            The events, at most one for each source, in no particular order. Empty only when the timeout has
+            passed. Sources left out are reported by later waits, none starved. Readiness may be
+            spurious: the call that follows may still say that it would block.
+
+        Raises:
+            ValueError: *timeout* is not a number, or *max_events* is less than 1.
+            TypeError: One of them has the wrong type.
+            PollBusyError: Another thread waits, or this one does further up its stack.
+            PollClosedError: The poll was closed, before or meanwhile, or in a signal handler.
+            ForkedPollError: This process was forked off the poll's.
+
+        A signal whose handler returns does not end the wait. One whose handler raises ends it with that
+        exception; what had been fetched is looked at again by the next wait, and nothing is lost, as long as
+        the result goes straight into a variable: ``events = poll.poll()``.
+
+        Threads: One at a time. Registering in other threads goes on.
+        Rules: MRG, TMO, SIG-01 to SIG-03, CAP, SPU, REG-21, CLS-03, THR-01.
+        """
+        table = self._table
+        seat = self._seat
+        try:
+            del seat[0]
+        except KeyError:
+            raise self._occupied() from None
+        try:
+            args = self._args
+            if max_events.__class__ is not int or not 0 < max_events <= LARGEST_BATCH:
+                max_events = _batch_size(max_events)
+            args[1] = max_events
+            if timeout is None:
+                deadline = args[0] = None
+            else:
+                timeout = _seconds(timeout)
+                deadline = monotonic() + timeout
+                args[0] = timeout if timeout < LONGEST_WAIT else LONGEST_WAIT
+            if table.alert and self._resume():
+                args[0] = 0
+            look = self._look
+            while True:
+                table.turn += 1
+                for table.raw in self._fetch:  # the wait; see the top of this module
+                    break
+                else:
+                    self._bind()
+                    look = table.checked  # type: ignore[assignment]  # the table does not know the token's type
+                    continue
+                events = [*map(look, table.raw)]
+                if table.alert:
+                    events = self._sort_out(events)
+                    if events:
+                        table.woken = {}  # from here to the caller there is no call, so no signal handler
+                        table.raw = ()
+                        return events  # type: ignore[return-value]  # _sort_out left no None
+                elif events:
+                    table.raw = ()
+                    return events  # type: ignore[return-value]  # a None comes with an alert
+                table.raw = ()
+                if deadline is None:
+                    args[0] = None
+                else:
+                    remaining = deadline - monotonic()
+                    if remaining <= 0:
+                        return []
+                    args[0] = min(remaining, LONGEST_WAIT)
+        except BaseException:
+            table.alert = True  # so that the next wait looks at what this one leaves behind
+            raise
+        finally:
+            seat[0] = None
+            if table.refusal is not None:
+                self._leave()
+
+    def _resume(self) -> bool:
+        """Take up what an interrupted wait left; tell whether user space has something to say already."""
+        table = self._table
+        if table.refusal is not None:
+            raise self._refused()
+        if table.raw:
+            self._look_again(table.raw)
+            self._bind()
+            table.raw = ()
+        return bool(table.pending or table.woken)
+
+    def _sort_out(self, events: list[Event[T] | None]) -> list[Event[T] | None]:
+        """See to everything that an alert may stand for. Gives wakes and events, without the gaps."""
+        table = self._table
+        table.alert = False
+        if table.refusal is not None:
+            raise self._refused()
+        if None in events:
+            events = [event for event in events if event is not None]
+            while table.strays:
+                self._turn_away(table.strays[-1])
+                del table.strays[-1]
+            if table.doubtful:
+                self._look_again(table.doubtful)
+                table.doubtful = []
+            self._bind()
+        for waker in [*table.pending]:
+            # At no point is a wake in neither; in both, it counts once.
+            table.woken[waker] = table.pending[waker]
+            del table.pending[waker]
+        return [*table.woken.values(), *events]
+
+    def _bind(self) -> None:
+        """Ask the backend for its waiter, which lets it set its house in order, and wind the pulse up."""
+        with self._table.lock:
+            self._fetch = starmap(self._backend.waiter(), repeat(self._args, PULSE))
+
+    def _look_again(self, pairs: Sequence[Pair]) -> None:
+        """Have these pairs reported again, if they still hold; in LEVEL they are anyway."""
+        with self._table.lock:
+            for fd, bits in pairs:
+                registration = self._registrations.get(fd)
+                if registration is not None and registration is not OWN and registration.mode is not Mode.LEVEL:
+                    was = self._backend.decode(bits, registration.interest)
+                    self._again(fd, _INTERESTS[was.readable | was.writable << 1 | was.priority << 2])
+
+    def _turn_away(self, fd: int) -> None:
+        """Take a number out of the backend that turned up and is nobody's, or whose source is closed.
+
+        One that another thread deregistered during this wait explains itself, and is left alone.
+        """
+        table = self._table
+        with table.lock:
+            registration = self._registrations.get(fd)
+            if registration is None:
+                if table.removed == table.turn:
+                    return
+            elif registration.is_live():
+                return
+            else:
+                del self._registrations[fd]
+                table.forget(registration)
+            self._remove(fd)
+
+    # -- closing -------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """Give a descriptor that is readable while there are events, to watch this poll by another.
+
+        Raises:
+            UnsupportedError: The backend has none (no ``Capability.NESTED``).
+            PollClosedError, ForkedPollError: The poll is no longer usable.
+        """
+        if self._table.refusal is not None:
+            raise self._refused()
+        if Capability.NESTED not in self._backend.capabilities:
+            raise UnsupportedError(f"the {self._backend.name} backend has no descriptor to be watched by")
+        return self._backend.fileno()
+
+    def close(self) -> None:
+        """Let go of everything. Sources stay open and as they are. Closing again does nothing.
+
+        A wait in progress, in another thread or around the signal handler that calls this, ends with
+        ``PollClosedError``. This call does not wait for it; the descriptors go when the last call has left.
+        In a forked child it does nothing.
+
+        Rules: CLS-01 to CLS-06, FRK-02.
+        """
+        with self._table.lock:
+            if self._table.refusal is not None:
+                return
+            self._shut(PollClosedError)
+        if not self._leave():
+            self._backend.wake()
+
+    def _shut(self, refusal: type[PollingError]) -> None:
+        """Mark the poll as unusable and let go of all registrations."""
+        table = self._table
+        table.refusal = refusal
+        for registration in self._registrations.values():
+            if registration.mode is self._emulated:
+                _silence(registration)
+        self._registrations.clear()
+        table.clear()
+        table.wakers.clear()
+        table.pending.clear()
+        table.alert = True
+
+    def _leave(self) -> bool:
+        """Let the backend go if nobody sits in the wait; tell whether that was so."""
+        try:
+            del self._seat[0]
+        except KeyError:
+            return False
+        if self._table.refusal is PollClosedError:
+            with self._table.lock:
+                self._backend.close()
+        return True
+
+    def _after_fork(self) -> None:
+        """In the child: the lock may be held by a thread that is not here, the kernel's set is the parent's."""
+        self._table.lock = RLock()
+        self._seat.clear()
+        if self._table.refusal is None:
+            self._shut(ForkedPollError)
+            self._backend.abandon()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_again", None) is not None and self._table.refusal is None:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        refusal = self._table.refusal
+        if refusal is None:
+            state = f"{len(self._registrations) - len(self._backend.internal)} registered"
+        else:
+            state = "closed" if refusal is PollClosedError else "of the parent process"
+        return f"<Poll {self._backend.name}: {state}>"
+
+    # -- the unusual ---------------------------------------------------------------------------------------
+
+    def _refused(self) -> PollingError:
+        if self._table.refusal is ForkedPollError:
+            return ForkedPollError("this poll belongs to the parent process; make a new one after the fork")
+        return PollClosedError("this poll is closed")
+
+    def _occupied(self) -> PollingError:
+        if self._table.refusal is not None:
+            return self._refused()
+        return PollBusyError("another call is waiting on this poll; one at a time")
+
+    def _admit(self, source: Source, fd: int, interest: Interest, mode: Mode) -> None:
+        """Check what ``register`` does not check for everybody, and make room where a dead source had been."""
+        if self._table.refusal is not None:
+            raise self._refused()
+        _check_number(source, fd)
+        present = self._registrations.get(fd)
+        if present is OWN:
+            raise InvalidSourceError(f"descriptor {fd} is the poll's own")
+        if present is not None and present.is_live():
+            raise AlreadyRegisteredError(EEXIST, f"descriptor {fd} is already registered, by {present()!r}")
+        if present is not None:
+            del self._registrations[fd]
+            self._table.forget(present)
+            self._remove(fd)
+        self._check(source, fd, interest, mode)
+        if not interest:
+            # The kernel says whether the source can be watched; then it is out of the kernel's set again.
+            try:
+                self._add(fd, Interest.READABLE, Mode.ONESHOT)
+            except OSError as error:
+                raise _translated(error, source) from None
+            self._remove(fd)
+
+    def _check(self, source: Source, fd: int, interest: Interest, mode: Mode) -> None:
+        """Refuse what this backend cannot give, and have an emulated edge's source report its would-blocks."""
+        name = self._backend.name
+        if Interest.PRIORITY in interest and Capability.PRIORITY not in self._backend.capabilities:
+            raise UnsupportedError(f"the {name} backend does not report Interest.PRIORITY")
+        if mode is self._emulated:
+            if not isinstance(source, ReportingSource):
+                raise UnsupportedError(
+                    f"the {name} backend has no edges of its own, so Mode.EDGE needs a source that reports when it "
+                    f"would block, and {source!r} does not: use the types of polling.net, wrap it in "
+                    f"polling.IoSource, or register it with Mode.EDGE_ONESHOT"
+                )
+            source._report_to(self._backend, fd)
+
+    def _switch(self, former: Interest, fd: int, interest: Interest, mode: Mode) -> None:
+        """Tell the backend of a change that may begin or end with an empty interest."""
+        if not interest:
+            if former:
+                self._remove(fd)
+        elif former:
+            self._change(fd, interest, mode)
+        else:
+            self._add(fd, interest, mode)
+
+    def _remove(self, fd: int) -> None:
+        """Take a number out of the backend, where it may not be any more: closed, or used again."""
+        try:
+            self._backend.deregister(fd)
+        except OSError as error:
+            if error.errno not in (ENOENT, EBADF):
+                raise
+
+    def _undone(self, registration: AnyRegistration, error: BaseException) -> BaseException:
+        """Leave no trace of a registration that failed; give the exception to raise."""
+        source = registration()
+        self._table.forget(registration)
+        if registration.mode is self._emulated:
+            _silence(registration)
+        if isinstance(error, OSError) and error.errno is not None:
+            return _translated(error, source)
+        if self._table.refusal is not None:  # closed by the handler of a signal that struck in this call
+            return self._refused()
+        self._remove(registration.fd)  # a signal handler raised, before the kernel's call or after it
+        return error
+
+    def _unchanged(self, former: AnyRegistration, mode: Mode, error: BaseException) -> BaseException:
+        """Put everything back as it was before a change that failed; give the exception to raise."""
+        if mode is self._emulated is not former.mode:
+            _silence(former)
+        if isinstance(error, OSError) and error.errno is not None:
+            return _translated(error, former())
+        if self._table.refusal is not None:  # as above
+            self._registrations.clear()
+            return self._refused()
+        if former.interest:  # as above; a condition that holds may be reported once more
+            self._change(former.fd, former.interest, former.mode)
+        else:
+            self._remove(former.fd)
+        return error
+
+    def _open_registration(self, source: Source, fd: int) -> AnyRegistration:
+        """Find the registration of *source*, which must be open, when it is not the one that stands under *fd*."""
+        if self._table.refusal is not None:
+            raise self._refused()
+        _check_number(source, fd)
+        registration = self._registrations.get(fd)
+        if registration is None or registration is OWN or not registration.is_live():
+            raise NotRegisteredError(ENOENT, f"{source!r} is not registered")
+        return registration  # the number names it: *source* is a bare number, or another object for the same
+
+    def _any_registration(self, source: Source, fd: int) -> AnyRegistration:
+        """The same, but *source* may have been closed: then it is known by its identity alone."""
+        if fd.__class__ is int and fd >= 0:
+            return self._open_registration(source, fd)
+        if self._table.refusal is not None:
+            raise self._refused()
+        for reference in weakref.getweakrefs(source):
+            if isinstance(reference, Registration) and self._registrations.get(reference.fd) is reference:
+                return reference
+        for registration in self._registrations.values():
+            if isinstance(registration, HeldRegistration) and registration.source is source:
+                return registration
+        raise NotRegisteredError(ENOENT, f"{source!r} is closed, and was not registered or its number was used again")
+
+    def _retire(self, waker: Waker[T]) -> None:
+        """Deregister a waker."""
+        table = self._table
+        with table.lock:
+            if table.refusal is not None:
+                raise self._refused()
+            if waker not in table.wakers:
+                raise NotRegisteredError(ENOENT, f"{waker!r} is not registered")
+            table.wakers.discard(waker)
+            table.pending.pop(waker, None)
+            table.woken.pop(waker, None)
+
+
+def _registration(source: Source, forget: Callable[[AnyRegistration], None]) -> AnyRegistration:
+    """Refer to *source* weakly where it can be, which *forget* is told of, and hold it where it cannot."""
+    try:
+        return Registration(source, forget)  # type: ignore[arg-type,type-var]  # an int raises, as it should
+    except TypeError:
+        return HeldRegistration(source)
+
+
+def _silence(registration: AnyRegistration) -> None:
+    """End the reports of an edge's source."""
+    source = registration()
+    if isinstance(source, ReportingSource):
+        source._report_to(None, -1)
+
+
+def _number(source: object, error: Exception) -> int:
+    """Give the number of a source that has no ``fileno()``, which is an int, or raise what is wrong with it."""
+    if type(source) is int:
+        return source
+    if isinstance(error, ValueError):
+        raise InvalidSourceError(f"{source!r} is closed: {error}") from None
+    raise TypeError(f"a source is an int or has a method fileno(), not {type(source).__name__}") from None
+
+
+def _check_number(source: object, fd: object) -> None:
+    """Refuse what cannot be a descriptor."""
+    if type(fd) is not int:
+        raise TypeError(f"fileno() of {source!r} gave {fd!r}, which is no int")
+    if fd < 0:
+        raise InvalidSourceError(f"{source!r} has no descriptor ({fd}): it is closed, or was never open")
+
+
+def _wrong_types(interest: object, mode: object) -> TypeError:
+    if type(interest) is not Interest:
+        return TypeError(f"interest must be an Interest, not {interest!r}")
+    return TypeError(f"mode must be a Mode, not {mode!r}")
+
+
+def _translated(error: OSError, source: object) -> OSError | PollingError:
+    """Turn what a kernel said of a source into the library's error, where it has one."""
+    if error.errno == EBADF:
+        return InvalidSourceError(f"{source!r} is closed (EBADF)")
+    if error.errno == EPERM:
+        return UnsupportedSourceError(EPERM, f"{source!r} cannot be watched: a regular file or directory, perhaps")
+    return error
+
+
+def _seconds(timeout: object) -> float:
+    """Check a timeout and give it as a float of at least 0, perhaps infinite."""
+    if not hasattr(timeout, "__float__") and not hasattr(timeout, "__index__"):
+        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+    try:
+        seconds = float(timeout)  # type: ignore[arg-type]  # just checked
+    except OverflowError:
+        seconds = float("inf") if timeout > 0 else 0.0  # type: ignore[operator]  # an int beyond all floats
+    if seconds != seconds:
+        raise ValueError("timeout must be a number of seconds or None, not NaN")
+    return seconds if seconds > 0 else 0.0
+
+
+def _batch_size(max_events: object) -> int:
+    """Check *max_events* and give what the kernel is asked for at once."""
+    try:
+        number = index(max_events)  # type: ignore[arg-type]  # that it may not fit is what is asked
+    except TypeError:
+        raise TypeError(f"max_events must be an int, not {max_events!r}") from None
+    if number < 1:
+        raise ValueError(f"max_events must be at least 1, not {number}")
+    return min(number, LARGEST_BATCH)
+
+
+_POLLS: Final[weakref.WeakSet[Poll[Any]]] = weakref.WeakSet()
+
+
+def _after_fork_in_child() -> None:
+    for poll in list(_POLLS):
+        poll._after_fork()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(after_in_child=_after_fork_in_child)
