@@ -1,0 +1,821 @@
+"""What every rule test stands on: polls that are closed, sources that are closed, failures that explain themselves.
+
+``Harness`` is the base of all families in ``suite``. Three decisions shape it.
+
+Nothing is configured outside the class: no mark, no option, no conftest. An author's project may run
+with any settings, so all there is are fixtures on the class, and pytest makes one instance for each test.
+
+Nothing sleeps to order things. A test that needs another thread inside a wait asks for it by
+``Running.blocked``, and one that waits for something waits for the thing itself, at most ``SIGNAL_WAIT``.
+That nothing happens can only be watched for some time: ``SILENCE``. These are the two durations of the
+whole suite; a slow machine stretches both by the environment variable ``POLLING_TIME_SCALE``.
+
+A failure suffices without the test's source: it names the rule, what was expected, what was observed,
+and the backend. ``explain`` writes it, and whatever ``expect_*`` raises went through it.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pickle
+import re
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
+from types import FrameType
+from typing import ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+import pytest
+
+from polling import Backend, Capability, Event, Poll, PollClosedError, UnsupportedError, net
+
+__all__ = [
+    "SIGNAL_WAIT",
+    "SILENCE",
+    "Descriptor",
+    "End",
+    "Harness",
+    "RuleFailure",
+    "Running",
+    "drain",
+    "explain",
+    "fill",
+    "open_descriptors",
+    "recv",
+    "send",
+    "until_blocked",
+]
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+E = TypeVar("E", bound=BaseException)
+
+_SCALE: Final = float(os.environ.get("POLLING_TIME_SCALE", "1"))
+
+SIGNAL_WAIT: Final = 10.0 * _SCALE
+"""Seconds to wait for something that must come. Generous: only a failing rule ever spends them."""
+
+SILENCE: Final = 0.05 * _SCALE
+"""Seconds to watch that nothing comes. Short: every rule about silence spends them, a failing one does not."""
+
+_LETTERS: Final = {"r": "readable", "w": "writable", "p": "priority"}
+_PROMISES: Final = frozenset(_LETTERS.values())
+_CHUNK: Final = 4096
+
+
+# -- failures ------------------------------------------------------------------------------------------
+
+
+class RuleFailure(AssertionError):
+    """A rule does not hold. The message says which, and is meant for the backend's author."""
+
+
+def rule_of(test_name: str) -> str | None:
+    """Give the rule that a test's name links to: ``"EDG-05"`` for ``test_EDG_05_...``, ``None`` for smoke."""
+    found = re.match(r"test_([A-Z]{3})_(\d\d)_", test_name)
+    return f"{found[1]}-{found[2]}" if found else None
+
+
+def explain(test_name: str, backend: str, expectation: str, observation: str) -> RuleFailure:
+    """Write the failure of a test: rule, expectation, observation, and what the catalogue says of the rule."""
+    rule = rule_of(test_name)
+    lines = [f"{rule or test_name} does not hold on {backend}"]
+    try:
+        catalogue = import_module("polling_conformance.rules").RULES
+    except ModuleNotFoundError:
+        catalogue = {}
+    known = catalogue.get(rule)
+    if known is not None:
+        lines.append(f"rule:     {known.sentence}")
+    lines += [f"expected: {expectation}", f"observed: {observation}"]
+    if known is not None:
+        lines.append(f"intent:   {known.intent}")
+        lines += [f"check:    {step}" for step in known.checklist]
+    return RuleFailure("\n".join(lines))
+
+
+# -- sources: one way to read and write all of them ------------------------------------------------------
+
+
+@runtime_checkable
+class End(Protocol):
+    """One end of a connection or pipe: what a rule registers, feeds, empties and closes."""
+
+    def fileno(self) -> int:
+        """Give the descriptor, or -1 once closed."""
+
+    def close(self) -> None:
+        """Close it; once more does nothing."""
+
+
+Ends: TypeAlias = tuple[End, End]
+
+
+@runtime_checkable
+class _Reads(Protocol):
+    def read(self, size: int, /) -> bytes: ...
+
+
+@runtime_checkable
+class _Writes(Protocol):
+    def write(self, data: bytes, /) -> int: ...
+
+
+class Descriptor:
+    """A non-blocking descriptor of the operating system, with none of the library's hooks, and an owner.
+
+    Rules about bare numbers register ``end.fileno()``; rules about owners register the object.
+    """
+
+    def __init__(self, fd: int) -> None:
+        if sys.platform != "win32":  # where only sockets can be watched, and no rule gets this far
+            os.set_blocking(fd, False)
+        self._fd = fd
+
+    def fileno(self) -> int:
+        """Give the number, or -1 once closed."""
+        return self._fd
+
+    def read(self, size: int, /) -> bytes:
+        """Read at most *size* bytes; ``b""`` at the end."""
+        return os.read(self._fd, size)
+
+    def write(self, data: bytes, /) -> int:
+        """Write, and say how much of it went."""
+        return os.write(self._fd, data)
+
+    def close(self) -> None:
+        """Close the number, once: it may be somebody else's afterwards."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def send(end: End, data: bytes) -> int:
+    """Write once to an end of any kind; ``BlockingIOError`` if there is no room."""
+    if isinstance(end, socket.socket):
+        return end.send(data)
+    assert isinstance(end, _Writes), f"{end!r} cannot be written"
+    return end.write(data)
+
+
+def recv(end: End, size: int = _CHUNK) -> bytes:
+    """Read once from an end of any kind; ``b""`` at the end, ``BlockingIOError`` if there is nothing."""
+    if isinstance(end, socket.socket):
+        return end.recv(size)
+    assert isinstance(end, _Reads), f"{end!r} cannot be read"
+    return end.read(size)
+
+
+def drain(end: End) -> bytes:
+    """Read until it would block or has ended, which is what re-arms an edge; give what was read."""
+    chunks: list[bytes] = []
+    with suppress(BlockingIOError):
+        while chunk := recv(end):
+            chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def fill(end: End) -> int:
+    """Write until it would block, and stays so; give the number of bytes.
+
+    TCP moves what was sent from one buffer to the other behind our back, and for a moment a full socket
+    has room again. So the writing goes on until no room appears for the time that silence is watched.
+    The last call is always one that would have blocked, which is what re-arms an edge.
+    """
+    sent = 0
+    while True:
+        with suppress(BlockingIOError):
+            while True:
+                sent += send(end, bytes(_CHUNK))
+        if not _ready(end, selectors.EVENT_WRITE, SILENCE):
+            return sent
+
+
+def _ready(end: End, events: int, seconds: float) -> bool:
+    """Ask the operating system, by another way than the backend under test, whether *end* is ready."""
+    # poll(2) where there is one: select(2) ends at descriptor 1024, and some rules open thousands.
+    selector: selectors.BaseSelector
+    if sys.platform == "win32":
+        selector = selectors.SelectSelector()
+    else:
+        selector = selectors.PollSelector()
+    with selector:
+        selector.register(end, events)
+        return bool(selector.select(seconds))
+
+
+# -- threads -------------------------------------------------------------------------------------------
+
+
+def until_blocked(thread: threading.Thread) -> None:
+    """Return once *thread* stands still inside a call, as a thread does that waits in the kernel.
+
+    A thread that merely lost the interpreter lock gets it back within the switch interval, and moves on; one
+    that is blocked is found at the same instruction of the same frame again. Two looks, one interval apart,
+    decide. On a machine too busy to run a ready thread for that long the answer comes early; a rule
+    must therefore hold in either order, and only has less bite then.
+
+    Raises:
+        TimeoutError: The thread ended, or never stood still.
+    """
+    deadline = time.monotonic() + SIGNAL_WAIT
+    last: tuple[FrameType, int] | None = None
+    while thread.is_alive() and time.monotonic() < deadline:
+        frame = sys._current_frames().get(thread.ident or 0)  # the only view of another thread that Python has
+        look = frame and (frame, frame.f_lasti)
+        if look and look == last:
+            return
+        last = look
+        del frame, look
+        time.sleep(sys.getswitchinterval())
+    raise TimeoutError(f"{thread.name} {'did not stand still' if thread.is_alive() else 'ended'} instead of blocking")
+
+
+class Running(Generic[T_co]):
+    """A call that runs in a thread of its own. Its result or its error is had by ``result``."""
+
+    def __init__(self, call: Callable[[], T_co], name: str, failure: Callable[[str, str], RuleFailure]) -> None:
+        self._call = call
+        self._failure = failure
+        self._result: list[T_co] = []
+        self._error: BaseException | None = None
+        self.asked = False
+        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self._result.append(self._call())
+        except BaseException as error:  # it is raised where the result is asked for
+            self._error = error
+
+    def blocked(self) -> Running[T_co]:
+        """Wait until the call is blocked in the kernel, see ``until_blocked``; give itself."""
+        __tracebackhide__ = True
+        try:
+            until_blocked(self.thread)
+        except TimeoutError as error:
+            ending = f"it raised {self._error!r}" if self._error else f"it returned {self._result}"
+            raise self._failure(
+                f"{self.thread.name} blocks", f"{error}" + ("" if self.thread.is_alive() else f": {ending}")
+            ) from None
+        return self
+
+    def result(self) -> T_co:
+        """Join the thread, for at most ``SIGNAL_WAIT``, and give what the call returned, or raise what it raised."""
+        __tracebackhide__ = True
+        self.asked = True
+        self.thread.join(SIGNAL_WAIT)
+        if self.thread.is_alive():
+            stack = "".join(traceback.format_stack(sys._current_frames().get(self.thread.ident or 0)))
+            raise self._failure(
+                f"{self.thread.name} returns", f"it is still running after {SIGNAL_WAIT:g} s in\n{stack}"
+            )
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error  # its traceback holds this frame, and the frame would hold it
+        return self._result[0]
+
+
+# -- what a test may leave behind: nothing -------------------------------------------------------------
+
+
+def open_descriptors() -> dict[int, str]:
+    """Give each open descriptor of this process and what it is; empty where the platform cannot say."""
+    folder = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
+    if folder is None:
+        return {}
+    found: dict[int, str] = {}
+    for name in os.listdir(folder):
+        with suppress(OSError):  # ENOENT, EBADF: the listing's own descriptor, closed by now
+            mode = os.fstat(int(name)).st_mode
+            found[int(name)] = os.readlink(f"{folder}/{name}") if folder.startswith("/proc") else f"mode {mode:o}"
+    return found
+
+
+@contextmanager
+def _leaving_nothing_behind(failure: Callable[[str, str], RuleFailure]) -> Iterator[None]:
+    """Fail if descriptors or threads differ afterwards from what they were before."""
+    gc.collect()  # what an earlier test left to the collector is not this one's
+    descriptors, threads = open_descriptors(), set(threading.enumerate())
+    yield
+    gc.collect()
+    left: list[str] = []
+    now = open_descriptors()
+    for fd in sorted(descriptors.keys() | now.keys()):
+        before, after = descriptors.get(fd), now.get(fd)
+        if before is None:
+            left.append(f"descriptor {fd} is open: {after}")
+        elif before != after:
+            left.append(f"descriptor {fd} is not the test's, and was {before}, is {after or 'closed'}")
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(SIGNAL_WAIT)
+        if thread.is_alive():
+            left.append(f"thread {thread.name} is running")
+    if left:
+        raise failure("no descriptor and no thread is left once poll and sources are closed", "\n".join(left))
+
+
+@contextmanager
+def _within_limit(failure: Callable[[str, str], RuleFailure]) -> Iterator[None]:
+    """Fail a test that hangs, where a signal handler can run: in the main thread of a POSIX process.
+
+    An alarm that somebody else has set, such as a time-out plug-in's, stays.
+    """
+    if (
+        sys.platform == "win32"
+        or threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL
+    ):
+        yield
+        return
+    limit = 3 * SIGNAL_WAIT
+
+    def ring(_signum: int, _frame: FrameType | None) -> NoReturn:
+        raise failure("the test ends", f"it hangs: stopped after {limit:g} s")
+
+    signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, limit)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+
+# -- the base class ------------------------------------------------------------------------------------
+
+_KINDS: Final = {
+    "tcp": "tcp_pair",
+    "net-tcp": "net_tcp_pair",
+    **({"unix": "unix_pair", "net-unix": "net_unix_pair"} if hasattr(socket, "AF_UNIX") else {}),
+    "pipe": "pipe",
+    "net-pipe": "net_pipe",
+}
+"""The kinds of connected streams, and who makes them. ``net-`` kinds carry the library's edge hooks."""
+
+_DUPLEX: Final = [kind for kind in _KINDS if "pipe" not in kind]
+
+
+class Harness:
+    """What a rule test can ask for. Families derive from it; an author subclasses ``BackendConformance``.
+
+    Tests are named ``test_REG_01_<sentence>``. They take their sources from the makers below, or from these
+    fixtures, over which pytest repeats a test, once for each kind of stream:
+
+    ``pair``: ``reader, writer``, all kinds: TCP, Unix sockets and pipes, plain and from ``polling.net``.
+    ``duplex``: ``near, far``, the kinds that carry both ways: all but pipes.
+    ``edge_pair``, ``edge_duplex``: the same for rules that use ``Mode.EDGE``: plain ones only where the backend
+        has ``Capability.NATIVE_EDGE``, since elsewhere they are refused (REG-26).
+    """
+
+    backend: ClassVar[str | type[Backend]]
+    """The backend under test: its class, or the name that it is registered under."""
+
+    known_failures: ClassVar[Mapping[str, str]] = {}
+    """Rule id to reason. Strict: a test of such a rule that passes is a failure, as is a rule without a test."""
+
+    _sources: ExitStack
+    _polls: ExitStack
+    _threads: list[Running[object]]
+    _test_name: str
+
+    @pytest.fixture(autouse=True)
+    def _frame(self, request: pytest.FixtureRequest) -> Generator[None, None, None]:
+        self._test_name = request.node.name
+        reason = self.known_failures.get(rule_of(self._test_name) or "")
+        if reason is not None:
+            request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+        self._threads = []
+        with (
+            _leaving_nothing_behind(self.failure),
+            _within_limit(self.failure),
+            ExitStack() as self._sources,
+            ExitStack() as threads,
+            ExitStack() as self._polls,  # closed first: that ends the waits of threads that a failed test left
+        ):
+            threads.callback(self._collect_threads)
+            yield
+
+    def _collect_threads(self) -> None:
+        """Raise what a thread raised and the test never asked for."""
+        for running in self._threads:
+            with suppress(PollClosedError):  # from the end of the test
+                if not running.asked:
+                    running.result()
+        self._threads.clear()
+
+    # -- polls ---------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def poll(self) -> Poll[object]:
+        """A poll on the backend under test, closed after the test."""
+        return self.make_poll()
+
+    def make_poll(self) -> Poll[object]:
+        """Make a poll on the backend under test that is closed after the test."""
+        poll = self.new_poll()
+        self._polls.callback(poll.close)
+        return poll
+
+    def new_poll(self) -> Poll[object]:
+        """Make a poll that is the test's own to close, or to drop. All polls of the suite are made here."""
+        return Poll(self.backend)
+
+    # -- capabilities --------------------------------------------------------------------------
+
+    def has(self, capability: Capability) -> bool:
+        """Say whether the backend declares *capability*: for rules that say something in both cases."""
+        return capability in self._capabilities()
+
+    def needs(self, capability: Capability, *, refused: Callable[[], object] | None = None) -> None:
+        """End a rule that means nothing without *capability*, by a skip that names it.
+
+        Args:
+            capability: What the rule is about.
+            refused: The call that the backend must refuse with ``UnsupportedError`` if it does not declare
+                *capability*. It is checked before the skip, so that hiding a capability is found, too.
+        """
+        __tracebackhide__ = True
+        if self.has(capability):
+            return
+        if refused is not None:
+            self.expect_error(UnsupportedError, refused)
+        pytest.skip(f"{self.backend_name} does not declare {capability.name}" + (", and refuses it" if refused else ""))
+
+    def _capabilities(self) -> Capability:
+        if isinstance(self.backend, str):
+            with self.new_poll() as poll:
+                return poll.backend.capabilities
+        return self.backend.capabilities
+
+    @property
+    def backend_name(self) -> str:
+        """What messages call the backend."""
+        return self.backend if isinstance(self.backend, str) else self.backend.name
+
+    # -- expectations --------------------------------------------------------------------------
+
+    def failure(self, expectation: str, observation: str) -> RuleFailure:
+        """Make the failure of the running test."""
+        return explain(self._test_name, self.backend_name, expectation, observation)
+
+    def check(self, holds: bool, expectation: str, observation: object) -> None:
+        """Fail unless *holds*, with both said in words."""
+        __tracebackhide__ = True
+        if not holds:
+            raise self.failure(expectation, str(observation))
+
+    def expect_events(
+        self,
+        poll: Poll[object],
+        expected: Mapping[Hashable, Collection[str]],
+        *,
+        also: Mapping[Hashable, Collection[str]] | None = None,
+        max_events: int = 1024,
+    ) -> list[Event[object]]:
+        """Wait until every token of *expected* has reported all its bits, over as many waits as it takes.
+
+        Bits are letters (``"rw"``: readable, writable, priority) or the names of an event's fields (``{"readable"}``).
+        Tokens or promised bits that were not asked for are a failure; hints never are, since their rules look at
+        the returned events.
+
+        Args:
+            poll: The poll.
+            expected: What must come, by token.
+            also: What may come besides, by token: a rule with several allowed outcomes names them here.
+            max_events: Passed on to each wait.
+
+        Returns:
+            The events of all waits in their order.
+        """
+        __tracebackhide__ = True
+        missing = {token: _names(bits) for token, bits in expected.items()}
+        allowed = {token: set(bits) for token, bits in missing.items()}
+        for token, bits in (also or {}).items():
+            allowed.setdefault(token, set()).update(_names(bits))
+        expectation = "events " + _spell(missing) + (f", perhaps {_spell(allowed)}" if also else "")
+        batches: list[str] = []
+        events: list[Event[object]] = []
+        start = time.monotonic()
+        while any(missing.values()):
+            left = start + SIGNAL_WAIT - time.monotonic()
+            if left <= 0:
+                raise self.failure(
+                    f"{expectation} within {SIGNAL_WAIT:g} s", f"missing {_spell(missing)}; {_tell(batches)}"
+                )
+            batch = poll.poll(left, max_events)
+            batches.append(f"after {time.monotonic() - start:.3f} s {batch}")
+            for event in batch:
+                said = _said(event)
+                if event.token not in allowed or said & _PROMISES - allowed[event.token]:
+                    raise self.failure(f"{expectation}, and nothing else", _tell(batches))
+                missing.get(event.token, set()).difference_update(said)
+            events += batch
+        return events
+
+    def expect_silence(self, poll: Poll[object], *, but: Collection[Hashable] = ()) -> None:
+        """Watch for ``SILENCE`` seconds that nothing is reported, and that the wait rests meanwhile.
+
+        Args:
+            poll: The poll.
+            but: Tokens that may be reported, such as that of a source which is always ready.
+        """
+        __tracebackhide__ = True
+        expectation = f"no event for {SILENCE:g} s" + (f" but of {sorted(map(repr, but))}" if but else "")
+        start, busy = time.monotonic(), time.thread_time()
+        while (left := start + SILENCE - time.monotonic()) > 0:
+            batch = poll.poll(left)
+            if any(event.token not in but for event in batch):
+                raise self.failure(expectation, f"after {time.monotonic() - start:.3f} s {batch}")
+        busy = time.thread_time() - busy
+        if not but and busy > SILENCE / 2:
+            raise self.failure(
+                f"{expectation}, at rest", f"no event, but {busy:.3f} s of processor time: the wait spins"
+            )
+
+    def expect_error(self, kind: type[E], call: Callable[..., object], /, *args: object, **kwargs: object) -> E:
+        """Call, and give the error of *kind* that it raises; any other outcome is a failure."""
+        __tracebackhide__ = True
+        spelled = ", ".join([*map(repr, args), *(f"{key}={value!r}" for key, value in kwargs.items())])
+        expectation = f"{kind.__name__} from {getattr(call, '__qualname__', call)}({spelled})"
+        try:
+            returned = call(*args, **kwargs)
+        except kind as error:
+            return error
+        except Exception as error:
+            raise self.failure(expectation, f"{error!r}") from error
+        raise self.failure(expectation, f"it returned {returned!r}")
+
+    # -- threads, processes, signals -----------------------------------------------------------
+
+    def in_thread(self, call: Callable[..., T], /, *args: object, **kwargs: object) -> Running[T]:
+        """Run a call in a thread. Ask for its ``result()``: an error that nobody asked for fails the test."""
+        running = Running(lambda: call(*args, **kwargs), f"the thread in {call.__qualname__}", self.failure)
+        self._threads.append(running)
+        return running
+
+    def in_child(self, call: Callable[[], T]) -> T:
+        """Run *call* in a forked child and give what it returned, which must be picklable.
+
+        The child ends right after it: no fixture, finaliser or exit handler of the parent runs there. What
+        it raises fails the test with the child's traceback.
+        """
+        __tracebackhide__ = True
+        if sys.platform == "win32":
+            pytest.skip("this platform has no fork")
+        verdict, report = os.pipe()
+        with warnings.catch_warnings():
+            # 3.12 warns of forks while threads run, as they do under xdist. The child execs nothing and ends at once.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            child = os.fork()
+        if child == 0:
+            _report_and_exit(call, report)
+        os.close(report)
+        os.set_blocking(verdict, False)
+        pieces = b""
+        end = Descriptor(verdict)
+        try:
+            while _ready(end, selectors.EVENT_READ, SIGNAL_WAIT):
+                piece = end.read(_CHUNK)
+                pieces += piece
+                if not piece:
+                    break
+            else:
+                os.kill(child, signal.SIGKILL)
+                raise self.failure("the forked child ends", f"it is still running after {SIGNAL_WAIT:g} s")
+        finally:
+            end.close()
+            _, status = os.waitpid(child, 0)
+        if not pieces:
+            raise self.failure("the forked child reports", f"it died with status {os.waitstatus_to_exitcode(status)}")
+        returned: T
+        error, returned = pickle.loads(pieces)  # written by our own child
+        if error is not None:
+            raise self.failure("the forked child raises nothing", error)
+        return returned
+
+    def run_script(self, script: str, *args: str) -> str:
+        """Run *script* in an interpreter of its own, warnings being errors, and give what it printed.
+
+        The script finds the backend under test as ``backend``, its arguments in ``sys.argv[1:]``, and everything
+        importable that is importable here. It has ``3 * SIGNAL_WAIT`` to end with status 0.
+        """
+        __tracebackhide__ = True
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path)}
+        command = [sys.executable, "-W", "error", "-c", f"{self._import_line()}\n{script}", *args]
+        try:
+            done = subprocess.run(
+                command, env=environment, capture_output=True, text=True, timeout=3 * SIGNAL_WAIT, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise self.failure("the script ends", f"it is still running after {error.timeout:g} s") from None
+        if done.returncode != 0:
+            raise self.failure("the script ends with status 0", f"{done.returncode}\n{done.stdout}{done.stderr}")
+        return done.stdout
+
+    def _import_line(self) -> str:
+        if isinstance(self.backend, str):
+            return f"backend = {self.backend!r}"
+        module, name = self.backend.__module__, self.backend.__qualname__
+        assert name.isidentifier(), f"scripts import the backend: {module}.{name} must be at the top of its module"
+        return f"from {module} import {name} as backend"
+
+    @contextmanager
+    def on_signal(self, signum: signal.Signals, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:
+        """Handle a signal meanwhile. Not ``SIGALRM``, by which a test that hangs is ended."""
+        before = signal.signal(signum, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signum, before)
+
+    # -- sources: non-blocking, closed after the test --------------------------------------------
+
+    def _keep(self, *ends: End) -> None:
+        for end in ends:
+            self._sources.callback(end.close)
+
+    def listener(self) -> socket.socket:
+        """A plain TCP listener on a port of 127.0.0.1 that the system chose."""
+        listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        listener.setblocking(False)
+        self._keep(listener)
+        return listener
+
+    def net_listener(self) -> net.TcpListener:
+        """A ``polling.net`` listener on a port of 127.0.0.1 that the system chose."""
+        listener = net.TcpListener.open(("127.0.0.1", 0))
+        self._keep(listener)
+        return listener
+
+    def tcp_pair(self) -> tuple[socket.socket, socket.socket]:
+        """Two plain connected TCP sockets, with small buffers."""
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            near = socket.create_connection(listener.getsockname(), timeout=SIGNAL_WAIT)
+            far, _ = listener.accept()
+        for end in near, far:
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            end.setblocking(False)
+        self._keep(near, far)
+        return near, far
+
+    def net_tcp_pair(self) -> tuple[net.TcpStream, net.TcpStream]:
+        """Two connected TCP streams of ``polling.net``."""
+        near, far = map(net.TcpStream.adopt, self.tcp_pair())
+        self._keep(near, far)
+        return near, far
+
+    def udp_pair(self) -> tuple[socket.socket, socket.socket]:
+        """Two plain UDP sockets connected to each other."""
+        near, far = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+        self._keep(near, far)
+        for end in near, far:
+            end.bind(("127.0.0.1", 0))
+            end.setblocking(False)
+        near.connect(far.getsockname())
+        far.connect(near.getsockname())
+        return near, far
+
+    def net_udp_pair(self) -> tuple[net.UdpSocket, net.UdpSocket]:
+        """Two UDP sockets of ``polling.net`` connected to each other."""
+        near, far = map(net.UdpSocket.adopt, self.udp_pair())
+        self._keep(near, far)
+        return near, far
+
+    def socketpair(self) -> tuple[socket.socket, socket.socket]:
+        """What ``socket.socketpair`` gives here: Unix sockets, or a TCP pair on Windows."""
+        near, far = socket.socketpair()
+        for end in near, far:
+            end.setblocking(False)
+        self._keep(near, far)
+        return near, far
+
+    def unix_pair(self) -> tuple[socket.socket, socket.socket]:
+        """Two plain connected Unix stream sockets."""
+        if sys.platform == "win32":
+            pytest.skip("this platform has no pairs of Unix sockets")
+        return self.socketpair()
+
+    def net_unix_pair(self) -> tuple[net.UnixStream, net.UnixStream]:
+        """Two connected Unix streams of ``polling.net``."""
+        if sys.platform == "win32":
+            pytest.skip("this platform has no pairs of Unix sockets")
+        near, far = net.UnixStream.pair()
+        self._keep(near, far)
+        return near, far
+
+    def pipe(self) -> tuple[Descriptor, Descriptor]:
+        """A bare pipe: the end to read and the end to write. Needs ``Capability.PIPES``."""
+        self.needs(Capability.PIPES)
+        reader, writer = map(Descriptor, os.pipe())
+        self._keep(reader, writer)
+        return reader, writer
+
+    def net_pipe(self) -> tuple[net.PipeReader, net.PipeWriter]:
+        """A pipe of ``polling.net``. Needs ``Capability.PIPES``."""
+        self.needs(Capability.PIPES)
+        reader, writer = net.pipe()
+        self._keep(reader, writer)
+        return reader, writer
+
+    def pty(self) -> tuple[Descriptor, Descriptor]:
+        """A pseudo-terminal in raw mode: master and slave. Needs ``Capability.TTY``."""
+        self.needs(Capability.TTY)
+        if sys.platform == "win32":
+            pytest.skip("this platform has no pseudo-terminals")
+        import tty  # POSIX only
+
+        numbers = os.openpty()
+        tty.setraw(numbers[1])
+        master, slave = map(Descriptor, numbers)
+        self._keep(master, slave)
+        return master, slave
+
+    def _ends(self, kind: str) -> Ends:
+        ends: Ends = getattr(self, _KINDS[kind])()
+        return ends
+
+    def _edge_ends(self, kind: str) -> Ends:
+        if not kind.startswith("net-"):
+            self.needs(Capability.NATIVE_EDGE)
+        return self._ends(kind)
+
+    @pytest.fixture(params=_KINDS)
+    def pair(self, request: pytest.FixtureRequest) -> Ends:
+        """``reader, writer`` of each kind of stream."""
+        return self._ends(request.param)
+
+    @pytest.fixture(params=_DUPLEX)
+    def duplex(self, request: pytest.FixtureRequest) -> tuple[socket.socket, socket.socket]:
+        """``near, far`` of each kind of stream that carries both ways."""
+        near, far = self._ends(request.param)
+        assert isinstance(near, socket.socket)
+        assert isinstance(far, socket.socket)
+        return near, far
+
+    @pytest.fixture(params=_KINDS)
+    def edge_pair(self, request: pytest.FixtureRequest) -> Ends:
+        """``reader, writer`` of each kind of stream that the backend can watch in ``Mode.EDGE``."""
+        return self._edge_ends(request.param)
+
+    @pytest.fixture(params=_DUPLEX)
+    def edge_duplex(self, request: pytest.FixtureRequest) -> tuple[socket.socket, socket.socket]:
+        """``near, far`` of each kind that carries both ways and that the backend can watch in ``Mode.EDGE``."""
+        near, far = self._edge_ends(request.param)
+        assert isinstance(near, socket.socket)
+        assert isinstance(far, socket.socket)
+        return near, far
+
+
+def _report_and_exit(call: Callable[[], object], report: int) -> NoReturn:
+    """Run a forked child's part: send ``(error, result)`` home, and end at once."""
+    try:
+        try:
+            verdict = pickle.dumps((None, call()))
+        except BaseException:  # the parent raises it
+            verdict = pickle.dumps((traceback.format_exc(), None))
+        while verdict:
+            verdict = verdict[os.write(report, verdict) :]
+    finally:
+        os._exit(0)
+
+
+def _names(bits: Collection[str]) -> set[str]:
+    """Give field names for letters and names; a misspelt one is an error of the test."""
+    names = {_LETTERS.get(bit, bit) for bit in bits}
+    unknown = names - _LETTERS_AND_HINTS
+    if unknown or not names:
+        raise ValueError(f"not bits of an event: {bits!r}")
+    return names
+
+
+_LETTERS_AND_HINTS: Final = _PROMISES | {"error", "read_closed", "write_closed"}
+
+
+def _said(event: Event[object]) -> set[str]:
+    return {name for name in _LETTERS_AND_HINTS if getattr(event, name)}
+
+
+def _spell(bits: Mapping[Hashable, Collection[str]]) -> str:
+    return ", ".join(f"{token!r}: {' '.join(sorted(names))}" for token, names in bits.items() if names)
+
+
+def _tell(batches: Sequence[str]) -> str:
+    return f"{len(batches)} waits:\n  " + "\n  ".join([*batches[:10], *(["..."] if len(batches) > 10 else [])])

@@ -1,0 +1,50 @@
+"""The rules, one module for each family, and the class that gathers them."""
+
+from __future__ import annotations
+
+from polling_conformance.harness import rule_of
+from polling_conformance.suite.capacity import CapacityRules
+from polling_conformance.suite.closing import ClosingRules
+from polling_conformance.suite.edge import EdgeRules
+from polling_conformance.suite.events import EventRules
+from polling_conformance.suite.interest import InterestRules
+from polling_conformance.suite.level import LevelRules
+from polling_conformance.suite.oneshot import OneshotRules
+from polling_conformance.suite.registration import RegistrationRules
+from polling_conformance.suite.signals import SignalRules
+from polling_conformance.suite.smoke import Smoke
+from polling_conformance.suite.sources import SourceRules
+from polling_conformance.suite.threads import ThreadRules
+from polling_conformance.suite.timeouts import TimeoutRules
+from polling_conformance.suite.wakers import WakerRules
+
+__all__ = ["BackendConformance"]
+
+
+class BackendConformance(
+    Smoke,
+    RegistrationRules,
+    InterestRules,
+    LevelRules,
+    EdgeRules,
+    OneshotRules,
+    EventRules,
+    TimeoutRules,
+    SignalRules,
+    WakerRules,
+    CapacityRules,
+    ClosingRules,
+    SourceRules,
+    ThreadRules,
+):
+    """Every rule a backend must keep. Subclass it under a name that pytest collects, and set ``backend``.
+
+    Rules that the backend is known to break go into ``known_failures``, each with a reason. They must then
+    fail: when one passes, the run fails until its entry is removed.
+    """
+
+    def __init_subclass__(cls, **kwargs: object) -> None:
+        super().__init_subclass__(**kwargs)
+        unknown = cls.known_failures.keys() - {rule_of(name) for name in dir(cls)}
+        if unknown:
+            raise ValueError(f"{cls.__name__}.known_failures names rules without a test: {sorted(unknown)}")
