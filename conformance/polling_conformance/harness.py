@@ -543,7 +543,7 @@ class Harness:
             if any(event.token not in but for event in batch):
                 raise self.failure(expectation, f"after {time.monotonic() - start:.3f} s {batch}")
         busy = time.thread_time() - busy
-        if not but and busy > SILENCE / 2:
+        if not but and busy > SILENCE / 4:  # a spinning wait gets no more than its share of a busy machine
             raise self.failure(
                 f"{expectation}, at rest", f"no event, but {busy:.3f} s of processor time: the wait spins"
             )

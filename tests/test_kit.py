@@ -1,0 +1,236 @@
+"""The kit's frame, seen from an author's project with strict settings: it fails when it must, and says why."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest_plugins = ["pytester"]
+
+PREAMBLE = """
+import os, threading, time
+from polling import Capability, Interest, Poll, PollClosedError, available_backends
+from polling_conformance import BackendConformance
+from polling_conformance.harness import Harness
+
+Right = next(iter(available_backends().values()))
+
+class ForgetfulPoll(Poll[object]):
+    # Wrong: reports each token once, whatever the mode.
+    def poll(self, timeout=None, max_events=1024):
+        seen = self.__dict__.setdefault("seen", set())
+        deadline = time.monotonic() + (60 if timeout is None else timeout)
+        while True:
+            fresh = [event for event in super().poll(0, max_events) if event.token not in seen]
+            seen.update(event.token for event in fresh)
+            if fresh or time.monotonic() >= deadline:
+                return fresh
+"""
+
+
+@pytest.fixture
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> Run:
+    return Run(pytester, monkeypatch)
+
+
+class Run:
+    """Runs pytest on a module of an author's, where waits for what never comes are short."""
+
+    def __init__(self, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._pytester = pytester
+        monkeypatch.setenv("POLLING_TIME_SCALE", "0.1")
+
+    def __call__(self, module: str, *args: str) -> pytest.RunResult:
+        path = self._pytester.makepyfile(test_mine=PREAMBLE + module)
+        return self._pytester.runpytest_subprocess(
+            "-p",
+            "no:cacheprovider",
+            "--strict-markers",
+            "--strict-config",
+            "-W",
+            "error",
+            "-rsx",
+            *args,
+            path,
+            timeout=60,
+        )
+
+
+def test_a_failure_names_rule_backend_expectation_and_observation(run: Run) -> None:
+    result = run(
+        """
+class TestMine(BackendConformance):
+    backend = Right
+    def new_poll(self):
+        return ForgetfulPoll(self.backend)
+""",
+        "-k",
+        "LVL_01 and tcp and not net",
+    )
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*RuleFailure: LVL-01 does not hold on *",
+            "*expected: events 'reader': readable within 1 s",
+            "*observed: missing 'reader': readable; 1 waits:",
+            "*after * s ??",
+        ]
+    )
+
+
+def test_a_known_failure_is_expected_and_strict(run: Run) -> None:
+    result = run(
+        """
+class TestWrong(BackendConformance):
+    backend = Right
+    known_failures = {"LVL-01": "forgets"}
+    def new_poll(self):
+        return ForgetfulPoll(self.backend)
+
+class TestRight(BackendConformance):
+    backend = Right
+    known_failures = {"LVL-01": "long mended"}
+""",
+        "-k",
+        "LVL_01 and tcp and not net",
+    )
+    result.assert_outcomes(xfailed=1, failed=1)
+    result.stdout.fnmatch_lines(["*XPASS(strict)*long mended*", "XFAIL*TestWrong*forgets*"])
+
+
+def test_a_known_failure_that_is_no_rule_stops_the_run(run: Run) -> None:
+    result = run(
+        """
+class TestMine(BackendConformance):
+    backend = Right
+    known_failures = {"LVL-99": "a slip of the pen"}
+"""
+    )
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*known_failures names rules without a test: ?'LVL-99'?*"])
+
+
+def test_what_a_test_leaves_behind_fails_it(run: Run) -> None:
+    result = run(
+        """
+class TestMine(Harness):
+    backend = Right
+    def test_open_descriptors(self):
+        TestMine.ends = os.pipe()
+    def test_foreign_descriptors(self):
+        for end in self.ends:
+            os.close(end)
+    def test_running_thread(self):
+        threading.Thread(target=time.sleep, args=(60,), name="sleeper", daemon=True).start()
+    def test_unasked_error(self):
+        self.in_thread(lambda: 1 // 0)
+    def test_waiting_thread_is_ended_by_the_close(self, poll):
+        self.in_thread(poll.poll).blocked()
+    def test_asked_error(self, poll):
+        self.expect_error(ZeroDivisionError, self.in_thread(lambda: 1 // 0).result)
+"""
+    )
+    result.assert_outcomes(passed=6, errors=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*descriptor * is open: *",
+            "*descriptor * is not the test's*closed",
+            "*thread sleeper is running",
+            "E *ZeroDivision*",
+        ]
+    )
+
+
+def test_what_hangs_or_never_blocks_is_ended(run: Run) -> None:
+    result = run(
+        """
+class TestMine(Harness):
+    backend = Right
+    def test_hangs(self):
+        time.sleep(60)
+    def test_thread_does_not_return(self, poll):
+        self.in_thread(poll.poll).result()
+    def test_thread_ends_instead_of_blocking(self, poll):
+        self.in_thread(poll.poll, 0).blocked()
+    def test_spins(self):
+        class Spinning(Poll[object]):
+            def poll(self, timeout=None, max_events=1024):
+                end = time.thread_time() + timeout
+                while time.thread_time() < end:
+                    pass
+                return []
+        with Spinning(Right) as poll:
+            self.expect_silence(poll)
+"""
+    )
+    result.assert_outcomes(failed=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*observed: it hangs: stopped after 3 s",
+            "*observed: it is still running after 1 s in",
+            "*instead of blocking: it returned ??*",
+            "*processor time: the wait spins",
+        ]
+    )
+
+
+def test_children_and_scripts_report(run: Run) -> None:
+    result = run(
+        """
+class TestMine(Harness):
+    backend = Right
+    def test_child(self):
+        assert self.in_child(lambda: 42) == 42
+    def test_child_raises(self):
+        self.in_child(lambda: 1 // 0)
+    def test_child_dies(self):
+        self.in_child(lambda: os.kill(os.getpid(), 9))
+    def test_child_hangs(self):
+        self.in_child(lambda: time.sleep(60))
+    def test_script(self):
+        script = "import sys; print(backend.__name__, *sys.argv[1:])"
+        assert self.run_script(script, "a", "b") == f"{Right.__name__} a b\\n"
+    def test_script_fails(self):
+        self.run_script("1 // 0")
+"""
+    )
+    result.assert_outcomes(passed=2, failed=4)
+    result.stdout.fnmatch_lines_random(
+        [
+            "*expected: the forked child raises nothing",
+            "*it died with status -9",
+            "*expected: the forked child ends",
+            "*expected: the script ends with status 0",
+            "*ZeroDivisionError*",
+        ]
+    )
+
+
+def test_a_missing_capability_is_refused_and_then_named(run: Run) -> None:
+    result = run(
+        """
+from polling import UnsupportedError
+
+class Modest(Right):
+    capabilities = Right.capabilities & ~Capability.PRIORITY
+
+def refuse():
+    raise UnsupportedError("no")
+
+class TestMine(Harness):
+    backend = Modest
+    def test_skipped(self):
+        self.needs(Capability.PRIORITY)
+    def test_refused(self):
+        self.needs(Capability.PRIORITY, refused=refuse)
+    def test_hidden(self):
+        self.needs(Capability.PRIORITY, refused=lambda: "served")
+"""
+    )
+    result.assert_outcomes(skipped=2, failed=1)
+    result.stdout.fnmatch_lines_random(
+        ["SKIPPED*does not declare PRIORITY", "SKIPPED*PRIORITY, and refuses it", "*observed: it returned 'served'"]
+    )
+
+
+def test_nothing_is_collected_but_what_the_author_names(run: Run) -> None:
+    run("", "--collect-only").assert_outcomes()
