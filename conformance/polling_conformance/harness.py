@@ -23,6 +23,7 @@ import re
 import selectors
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -52,6 +53,7 @@ __all__ = [
     "fill",
     "open_descriptors",
     "recv",
+    "reset",
     "send",
     "until_blocked",
 ]
@@ -200,6 +202,12 @@ def fill(end: End) -> int:
                 sent += send(end, bytes(_CHUNK))
         if not _ready(end, selectors.EVENT_WRITE, SILENCE):
             return sent
+
+
+def reset(sock: socket.socket) -> None:
+    """Close a TCP socket so that its peer gets a reset: with a linger time of zero, nothing is said goodbye to."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0))
+    sock.close()
 
 
 def _ready(end: End, events: int, seconds: float) -> bool:
@@ -412,10 +420,12 @@ class Harness:
             yield
 
     def _collect_threads(self) -> None:
-        """Raise what a thread raised and the test never asked for."""
+        """Wait for the threads' ends, and raise what one raised and the test never asked for."""
         for running in self._threads:
-            with suppress(PollClosedError):  # from the end of the test
-                if not running.asked:
+            # A poll that was closed under a waiter is let go of by the waiter, so look for leaks only after it.
+            running.thread.join(SIGNAL_WAIT)
+            if not running.asked:
+                with suppress(PollClosedError):  # from the end of the test
                     running.result()
         self._threads.clear()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 from polling import Interest, Poll
-from polling_conformance.harness import Ends, Harness, recv, send
+from polling_conformance.harness import Ends, Harness, recv, reset, send
 
 __all__ = ["EventRules"]
 
@@ -25,6 +25,14 @@ class EventRules(Harness):
         far.shutdown(socket.SHUT_WR)
         self.expect_events(poll, {"near": "r"})
         assert recv(near) == b""
+
+    def test_EVT_10_a_reset_is_readable_and_writable_and_raised_by_the_read(self, poll: Poll[object]) -> None:
+        for near, far in self.tcp_pair(), self.net_tcp_pair():
+            poll.register(near, "near", Interest.READ_WRITE)
+            reset(far)
+            self.expect_events(poll, {"near": "rw"})
+            self.expect_error(ConnectionResetError, recv, near)
+            poll.deregister(near)
 
     def test_MRG_01_one_wait_reports_a_source_once_with_all_its_bits(
         self, poll: Poll[object], duplex: tuple[socket.socket, socket.socket]
