@@ -1,0 +1,50 @@
+"""Check a built wheel: python tools/check_wheel.py WHEEL.
+
+It must hold our three packages as they stand in this checkout and nothing else, be typed, carry the licence,
+depend on nothing, and fit every platform.
+"""
+
+import sys
+import zipfile
+from pathlib import Path
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+ROOTS = {"polling": "polling", "backends": "polling_backends", "conformance": "polling_conformance"}
+
+
+def expected() -> set[str]:
+    """Name every file that belongs in the wheel, as the wheel names it."""
+    return {
+        path.relative_to(CHECKOUT / root).as_posix()
+        for root, package in ROOTS.items()
+        for path in (CHECKOUT / root / package).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def faults(wheel: Path) -> list[str]:
+    """Say what is wrong with *wheel*, a line each."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if not name.endswith("/")}
+        metadata = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        headers = archive.read(metadata).decode().partition("\n\n")[0].splitlines()
+    info = metadata.removesuffix("METADATA")
+    packed, wanted = {name for name in names if not name.startswith(info)}, expected()
+    return [
+        *(f"missing: {name}" for name in sorted(wanted - packed)),
+        *(f"does not belong: {name}" for name in sorted(packed - wanted)),
+        *(f"untyped: no {package}/py.typed" for package in ROOTS.values() if f"{package}/py.typed" not in packed),
+        *(f"no licence in {info}" for _ in [0] if f"{info}licenses/LICENSE" not in names),
+        *(f"runtime dependency: {h}" for h in headers if h.startswith("Requires-Dist:") and "extra ==" not in h),
+        *(f"not for every platform: {wheel.name}" for _ in [0] if not wheel.name.endswith("-py3-none-any.whl")),
+    ]
+
+
+def main() -> int:
+    found = faults(Path(sys.argv[1]))
+    print("\n".join(found) or f"{Path(sys.argv[1]).name}: as it should be")
+    return 1 if found else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
