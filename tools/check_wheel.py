@@ -1,9 +1,11 @@
-"""Check a built wheel: python tools/check_wheel.py WHEEL.
+"""Check a built wheel: python tools/check_wheel.py [WHEEL]; under tox, by default, the one that tox built.
 
 It must hold our three packages as they stand in this checkout and nothing else, be typed, carry the licence,
-depend on nothing, and fit every platform.
+depend on nothing, fit every platform, and have metadata that an index accepts.
 """
 
+import os
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -41,9 +43,11 @@ def faults(wheel: Path) -> list[str]:
 
 
 def main() -> int:
-    found = faults(Path(sys.argv[1]))
-    print("\n".join(found) or f"{Path(sys.argv[1]).name}: as it should be")
-    return 1 if found else 0
+    wheel = Path(sys.argv[1] if len(sys.argv) > 1 else os.environ["TOX_PACKAGE"])
+    found = faults(wheel)
+    print("\n".join(found) or f"{wheel.name}: as it should be", flush=True)
+    refused = subprocess.call([sys.executable, "-m", "twine", "check", "--strict", str(wheel)])
+    return 1 if found or refused else 0
 
 
 if __name__ == "__main__":
