@@ -1,0 +1,45 @@
+"""The README's example runs as it stands there, but for the port."""
+
+from __future__ import annotations
+
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+ON_ANY_PORT = """
+import socket
+create_server = socket.create_server
+
+def on_any_port(address, **options):
+    listener = create_server((address[0], 0), **options)
+    print(listener.getsockname()[1])
+    return listener
+
+socket.create_server = on_any_port
+"""
+
+
+def test_the_first_example_serves_two_clients(tmp_path: Path) -> None:
+    example = re.search(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert example is not None, "the README opens with no example"
+    program = [sys.executable, "-u", "-c", ON_ANY_PORT + example[1]]
+    with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stderr is not None
+            said = server.stdout.readline()
+            assert said, server.stderr.read()
+            address = ("127.0.0.1", int(said))
+            with socket.create_connection(address, 30) as one, socket.create_connection(address, 30) as two:
+                for client, data in ((two, b"from two"), (one, b"from one")):
+                    client.sendall(data)
+                    assert server.stdout.readline() == f"{client.getsockname()} {data!r}\n"
+                name = one.getsockname()
+                one.close()
+                assert server.stdout.readline() == f"{name} closed\n"
+        finally:
+            server.kill()
