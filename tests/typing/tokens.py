@@ -3,7 +3,7 @@
 
 import socket
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn, assert_type
+from typing import Any, Literal, Never, assert_type
 
 from polling import Event, Interest, Mode, Poll, Waker
 
@@ -60,7 +60,7 @@ def mixed(connection: Connection) -> None:
             assert_type(event.token, Connection)
         else:
             assert_type(event.token, Literal["wake"])
-    Waker(poll, "woke")  # type: ignore[arg-type]  # must be refused: not a token of this poll
+    wrong: Waker[Connection | Literal["wake"]] = Waker(poll, "woke")  # type: ignore[arg-type]  # must be refused: not a token of this poll
 
 
 def settings(poll: Poll[int], sock: socket.socket) -> None:
@@ -69,5 +69,5 @@ def settings(poll: Poll[int], sock: socket.socket) -> None:
     poll.register(sock, 1, Mode.EDGE)  # type: ignore[arg-type]  # must be refused: a mode is no interest
 
 
-def combined() -> NoReturn:
-    Mode.EDGE | Mode.ONESHOT  # the type says that this raises; the message names EDGE_ONESHOT
+def combined() -> None:
+    assert_type(Mode.EDGE | Mode.ONESHOT, Never)  # it raises, and the message names EDGE_ONESHOT
