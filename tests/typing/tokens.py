@@ -60,7 +60,7 @@ def mixed(connection: Connection) -> None:
             assert_type(event.token, Connection)
         else:
             assert_type(event.token, Literal["wake"])
-    wrong: Waker[Connection | Literal["wake"]] = Waker(poll, "woke")  # type: ignore[arg-type]  # must be refused: not a token of this poll
+    _: Waker[Connection | Literal["wake"]] = Waker(poll, "woke")  # type: ignore[arg-type]  # must be refused: not a token of this poll
 
 
 def settings(poll: Poll[int], sock: socket.socket) -> None:
