@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -28,6 +29,8 @@ def test_the_first_example_serves_two_clients(tmp_path: Path) -> None:
     assert example is not None, "the README opens with no example"
     program = [sys.executable, "-u", "-c", ON_ANY_PORT + example[1]]
     with subprocess.Popen(program, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+        hung = threading.Timer(60, server.kill)  # then it says nothing more, and an assertion fails
+        hung.start()
         try:
             assert server.stdout is not None
             assert server.stderr is not None
@@ -42,4 +45,5 @@ def test_the_first_example_serves_two_clients(tmp_path: Path) -> None:
                 one.close()
                 assert server.stdout.readline() == f"{name} closed\n"
         finally:
+            hung.cancel()
             server.kill()

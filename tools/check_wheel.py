@@ -32,14 +32,15 @@ def faults(wheel: Path) -> list[str]:
         headers = archive.read(metadata).decode().partition("\n\n")[0].splitlines()
     info = metadata.removesuffix("METADATA")
     packed, wanted = {name for name in names if not name.startswith(info)}, expected()
-    return [
-        *(f"missing: {name}" for name in sorted(wanted - packed)),
-        *(f"does not belong: {name}" for name in sorted(packed - wanted)),
-        *(f"untyped: no {package}/py.typed" for package in ROOTS.values() if f"{package}/py.typed" not in packed),
-        *(f"no licence in {info}" for _ in [0] if f"{info}licenses/LICENSE" not in names),
-        *(f"runtime dependency: {h}" for h in headers if h.startswith("Requires-Dist:") and "extra ==" not in h),
-        *(f"not for every platform: {wheel.name}" for _ in [0] if not wheel.name.endswith("-py3-none-any.whl")),
-    ]
+    found = [f"missing: {name}" for name in sorted(wanted - packed)]
+    found += [f"does not belong: {name}" for name in sorted(packed - wanted)]
+    found += [f"untyped: no {package}/py.typed" for package in ROOTS.values() if f"{package}/py.typed" not in packed]
+    found += [f"runtime dependency: {h}" for h in headers if h.startswith("Requires-Dist:") and "extra ==" not in h]
+    if f"{info}licenses/LICENSE" not in names:
+        found.append(f"no licence in {info}")
+    if not wheel.name.endswith("-py3-none-any.whl"):
+        found.append(f"not for every platform: {wheel.name}")
+    return found
 
 
 def main() -> int:
