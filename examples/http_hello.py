@@ -43,11 +43,7 @@ def parse_head(head: bytes) -> tuple[bool, int]:
 
 
 class Requests:
-    """Finds the requests in what one client sends.
-
-    Attributes:
-        finished: The conversation ends with the answers now owed: the client said so, or sent no HTTP.
-    """
+    """Finds the requests in what one client sends, until it is ``finished``: it wants or deserves no more answers."""
 
     __slots__ = ("_body", "_last", "_rest", "finished")
 
@@ -189,7 +185,6 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: %(default)s)")
     arguments = parser.parse_args()
-    poll: Poll[Callable[[], None]]
     with Poll(arguments.backend) as poll, TcpListener.open((arguments.host, arguments.port)) as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         server = Server(poll, listener)

@@ -142,6 +142,7 @@ class Server:
 
     Attributes:
         address: Where it listens.
+        process: What was started.
         status: The exit status, once it ended.
         cpu: Seconds of CPU in user and in system mode from start to end; NaN where the system does not tell.
     """
@@ -152,9 +153,9 @@ class Server:
         self.cpu = (float("nan"), float("nan"))
 
     def __enter__(self) -> Server:
-        self._process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()  # listening on http://HOST:PORT (backend NAME)
+        self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()  # listening on http://HOST:PORT (backend NAME)
         if not line.startswith("listening on http://"):
             self._end()
             raise RuntimeError(f"the server did not start: {line!r}, status {self.status}")
@@ -167,16 +168,16 @@ class Server:
 
     def _end(self) -> None:
         before = _children_cpu()
-        self._process.terminate()
+        self.process.terminate()
         try:
-            self.status = self._process.wait(10)
+            self.status = self.process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self.status = self._process.wait()
+            self.process.kill()
+            self.status = self.process.wait()
         after = _children_cpu()
         self.cpu = (after[0] - before[0], after[1] - before[1])
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
 
 
 def _children_cpu() -> tuple[float, float]:
