@@ -19,6 +19,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
 from http_hello import RESPONSE, Requests
 
+assert sys.platform == "linux", "epoll is Linux's"
+
 
 class Server:
     """The listener and the loop."""

@@ -182,10 +182,10 @@ class Server:
 
 def _children_cpu() -> tuple[float, float]:
     """Seconds in user and in system mode of all the children that have been waited for."""
-    if sys.platform == "win32":
-        return float("nan"), float("nan")
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime, usage.ru_stime
+    if sys.platform != "win32":
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime, usage.ru_stime
+    return float("nan"), float("nan")
 
 
 def main() -> int:
