@@ -73,9 +73,9 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=128)
     arguments = parser.parse_args()
     costs: dict[str, list[Cost]] = {name: [] for name in SERVERS}
-    for _ in range(arguments.rounds):
-        for name, command in SERVERS.items():
-            costs[name].append(measure(command, arguments.connections, arguments.seconds))
+    for number in range(arguments.rounds):
+        for name in list(SERVERS)[:: -1 if number % 2 else 1]:  # nobody is always first
+            costs[name].append(measure(SERVERS[name], arguments.connections, arguments.seconds))
     print("server       user µs   total µs   user ratio   total ratio")
     for name, measured in costs.items():
         pairs = list(zip(measured, costs["bare epoll"], strict=True))
