@@ -19,10 +19,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tools"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 from drive import Server, drive
 
+ROOT = Path(__file__).parents[1]
 HELLO, BARE = str(ROOT / "examples" / "http_hello.py"), str(ROOT / "benchmarks" / "bare_epoll.py")
 SERVERS = {
     "bare epoll": (BARE,),

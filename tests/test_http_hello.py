@@ -28,7 +28,8 @@ def load(path: str) -> ModuleType:
     """Import a script that is in no package."""
     name = Path(path).stem
     spec = importlib.util.spec_from_file_location(name, ROOT / path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
