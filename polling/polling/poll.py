@@ -360,9 +360,8 @@ class Poll(Generic[T]):
             raise self._occupied() from None
         try:
             args = self._args
-            if max_events.__class__ is not int or not 0 < max_events <= LARGEST_BATCH:
-                max_events = _batch_size(max_events)
-            args[1] = max_events
+            if max_events is not args[1]:
+                args[1] = _batch_size(max_events)
             if timeout is None:
                 deadline = args[0] = None
             else:
@@ -374,13 +373,14 @@ class Poll(Generic[T]):
             look = self._look
             while True:
                 table.turn += 1
-                for table.raw in self._fetch:  # the wait; see the top of this module
+                for raw in self._fetch:  # the wait; see the top of this module
+                    table.raw = raw
                     break
                 else:
                     self._bind()
-                    look = table.checked  # type: ignore[assignment]  # the table does not know the token's type
+                    look = table.checked
                     continue
-                events = [*map(look, table.raw)]
+                events = [look(raw[0])] if len(raw) == 1 else [*map(look, raw)]
                 if table.alert:
                     events = self._sort_out(events)
                     if events:
@@ -747,7 +747,7 @@ def _seconds(timeout: object) -> float:
 
 
 def _batch_size(max_events: object) -> int:
-    """Check *max_events* and give what the kernel is asked for at once."""
+    """Check *max_events*, when it is another than last time, and give what the kernel is asked for at once."""
     try:
         number = index(max_events)  # type: ignore[arg-type]  # that it may not fit is what is asked
     except TypeError:
