@@ -18,6 +18,7 @@ class Doorbell:
     __slots__ = ("_write", "fd")
 
     def __init__(self) -> None:
+        assert sys.platform != "win32", "which has neither epoll nor poll(2), the backends that ring this"
         if sys.platform == "linux":
             self.fd = self._write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         else:

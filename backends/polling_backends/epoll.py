@@ -51,9 +51,7 @@ __all__ = ["EpollBackend"]
 ET: Final = 1 << 31
 ONESHOT: Final = 1 << 30
 
-MASKS: Final = tuple(
-    tuple(watched | how for watched in _flags.WATCHED) for how in (0, ET, ONESHOT, ET | ONESHOT)
-)
+MASKS: Final = tuple(tuple(watched | how for watched in _flags.WATCHED) for how in (0, ET, ONESHOT, ET | ONESHOT))
 """What to tell the kernel, by mode and interest."""
 
 

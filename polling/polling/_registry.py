@@ -14,9 +14,8 @@ it, because a dead entry counts as none. So the reference's callback needs no lo
 any moment in any thread, as callbacks of the garbage collector do.
 
 A pair that was fetched before another thread changed the registration of its number may speak of the
-old or of the new one. Turns tell: each kernel wait has a number, a registration carries that of the
-last wait begun before it was complete, and if that is the present one, the pair is in doubt. It is dropped,
-and the backend looks again.
+old or of the new one. So a registration that was completed during a wait is not *settled* until the next
+wait begins. A pair of one that is not settled is dropped, and the backend looks again.
 
 Rules: REG-10, REG-15, REG-16, REG-17, GCL-02, GCL-03.
 """
@@ -30,25 +29,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 from polling.event import Event, Interest, Mode
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from polling.backend import Backend, HasFileno, Pair, Source
+    from polling.backend import Backend, HasFileno, Pair, Source  # noqa: F401  # HasFileno is named in a string
     from polling.errors import PollingError
-
-NEVER: Final = 1 << 62
-"""A turn later than every other: that of a registration that is not complete yet."""
 
 
 class Registration(weakref.ref["HasFileno"]):
     """A source that is watched, held weakly, and all that was said of it."""
 
-    __slots__ = ("fd", "interest", "mode", "pairs", "token", "turn")
+    __slots__ = ("fd", "interest", "mode", "pairs", "settled", "token")
 
     fd: int
     token: Any
     interest: Interest
     mode: Mode
-    turn: int
+    settled: bool
     pairs: tuple[Pair, ...]  # under which the table holds events of this registration
 
     def is_live(self) -> bool:
@@ -60,13 +56,13 @@ class Registration(weakref.ref["HasFileno"]):
 class HeldRegistration:
     """The same for what has no weak references, has no identity, or asked to be kept: it is held."""
 
-    __slots__ = ("fd", "interest", "mode", "pairs", "source", "token", "turn")
+    __slots__ = ("fd", "interest", "mode", "pairs", "settled", "source", "token")
 
     fd: int
     token: Any
     interest: Interest
     mode: Mode
-    turn: int
+    settled: bool
     pairs: tuple[Pair, ...]
 
     def __init__(self, source: Source) -> None:
@@ -83,7 +79,7 @@ class HeldRegistration:
 AnyRegistration: TypeAlias = Registration | HeldRegistration
 
 OWN: Final = HeldRegistration(-1)
-OWN.fd, OWN.token, OWN.interest, OWN.mode, OWN.turn, OWN.pairs = -1, None, Interest.NONE, Mode.LEVEL, NEVER, ()
+OWN.fd, OWN.token, OWN.interest, OWN.mode, OWN.settled, OWN.pairs = -1, None, Interest.NONE, Mode.LEVEL, True, ()
 """What stands in the table under the numbers of the poll itself: taken, and nobody's source."""
 
 
@@ -108,6 +104,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         "alert",
         "backend",
         "doubtful",
+        "fetch",
         "lock",
         "pending",
         "raw",
@@ -115,7 +112,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         "registrations",
         "removed",
         "strays",
-        "turn",
+        "unsettled",
         "wakers",
         "woken",
     )
@@ -125,10 +122,11 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.lock = RLock()
         self.registrations: dict[int, AnyRegistration] = dict.fromkeys(backend.internal, OWN)
         self.refusal: type[PollingError] | None = None  # why every call is refused, once it is
-        self.turn = 0  # the number of the present or last kernel wait
-        self.removed = -1  # the turn of the last deregistration, which explains a stray of that turn
+        self.fetch: Iterator[Sequence[Pair]] | None = iter(())  # the wait; None while somebody has it
         self.raw: Sequence[Pair] = ()  # the batch at hand, until its events are handed out
         self.alert = False  # the waiter must look at one of the following, or at the refusal
+        self.unsettled: list[AnyRegistration] = []  # made during this wait
+        self.removed = False  # something was deregistered during this wait, which explains strays
         self.strays: list[int] = []  # numbers that turned up and are nobody's
         self.doubtful: list[Pair] = []  # pairs of registrations that changed during the wait
         self.wakers: set[object] = set()  # held until deregistered
@@ -148,7 +146,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
             if registration is OWN:  # the doorbell
                 self.alert = True
                 return None
-            if registration.turn >= self.turn:
+            if not registration.settled:
                 self.alert = True
                 self.doubtful.append(pair)
                 return None
@@ -172,6 +170,14 @@ class Table(dict["Pair", "Event[Any] | None"]):
             self.strays.append(pair[0])
             return None
         return event
+
+    def settle(self, registration: AnyRegistration) -> None:
+        """Count a registration, complete now, as settled: from the next wait on, if there is one in progress."""
+        if self.fetch is None:
+            self.unsettled.append(registration)
+            self.alert = True
+        else:
+            registration.settled = True
 
     def forget(self, registration: AnyRegistration) -> None:
         """Let go of the token and the events of a registration that is over. Also the weak callback."""

@@ -22,7 +22,8 @@ __all__ = ["ReportingSource"]
 class ReportingSource:
     """A source that reports each would-block to whoever watches it in EDGE.
 
-    A subclass calls ``_would_block`` where I/O said that it would block.
+    A subclass calls ``_would_block`` where I/O said that it would block, and has the slot or attribute
+    ``_watcher``: two bases cannot both have slots, and ``socket.socket`` is the other one.
     """
 
     __slots__ = ()
@@ -35,16 +36,16 @@ class ReportingSource:
         Raises:
             UnsupportedError: It reports to another already: one source, one emulated edge.
         """
-        watcher = self._watcher
+        watcher = getattr(self, "_watcher", None)
         if backend is not None and watcher is not None and watcher[0] is not backend:
             raise UnsupportedError(
                 f"{self!r} is watched with Mode.EDGE by another poll; where edges are emulated, one poll can have it"
             )
-        self._watcher = None if backend is None else (backend, fd)
+        self._watcher = None if backend is None else (backend, fd)  # type: ignore[misc]  # the slot is a subclass's
 
     def _would_block(self, interest: Interest) -> None:
         """Say that I/O of this kind would block now."""
-        watcher = self._watcher
+        watcher = getattr(self, "_watcher", None)  # a slot that was never set has no value
         if watcher is not None and interest:
             backend, fd = watcher
             backend.rearm(fd, interest)

@@ -27,8 +27,9 @@ from polling.event import Interest
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
+    from typing import Self
 
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
     from polling.backend import Backend
 
@@ -62,10 +63,10 @@ _WRITES: Final = ("connect", "send", "sendall", "sendmsg", "sendto")
 class _Socket(ReportingSource, socket.socket):
     """What the socket types have in common."""
 
+    __slots__ = ("_watcher",)  # like socket.socket itself no __dict__, which costs time at each method call
+
     _families: ClassVar[tuple[int, ...]]
     _kind: ClassVar[socket.SocketKind]
-
-    _watcher: tuple[Backend, int] | None = None
 
     @classmethod
     def adopt(cls, sock: socket.socket) -> Self:
@@ -104,6 +105,8 @@ class _Socket(ReportingSource, socket.socket):
 
 
 class _StreamListener(_Socket):
+    __slots__ = ()
+
     _kind = socket.SOCK_STREAM
 
     def _accept_as(self, stream: type[_StreamT]) -> tuple[_StreamT, Any]:
@@ -113,6 +116,8 @@ class _StreamListener(_Socket):
 
 class TcpStream(_Socket):
     """One end of a TCP connection."""
+
+    __slots__ = ()
 
     _families = _INET
     _kind = socket.SOCK_STREAM
@@ -138,6 +143,8 @@ class TcpStream(_Socket):
 
 class TcpListener(_StreamListener):
     """Accepts TCP connections."""
+
+    __slots__ = ()
 
     _families = _INET
 
@@ -187,6 +194,8 @@ class TcpListener(_StreamListener):
 class UdpSocket(_Socket):
     """Sends and receives UDP datagrams."""
 
+    __slots__ = ()
+
     _families = _INET
     _kind = socket.SOCK_DGRAM
 
@@ -203,6 +212,8 @@ class UdpSocket(_Socket):
 
 class UnixStream(_Socket):
     """One end of a Unix stream connection."""
+
+    __slots__ = ()
 
     _families = (_UNIX,) if _UNIX is not None else ()
     _kind = socket.SOCK_STREAM
@@ -237,6 +248,8 @@ class UnixStream(_Socket):
 class UnixListener(_StreamListener):
     """Accepts Unix stream connections."""
 
+    __slots__ = ()
+
     _families = UnixStream._families
 
     @classmethod
@@ -258,6 +271,8 @@ class UnixListener(_StreamListener):
 
 class UnixDatagram(_Socket):
     """Sends and receives Unix datagrams."""
+
+    __slots__ = ()
 
     _families = UnixStream._families
     _kind = socket.SOCK_DGRAM

@@ -8,8 +8,9 @@ looks for signals after a call, but not after it has taken an item from an itera
 ``starmap`` over the kernel's function, and ``for table.raw in fetch`` stores what it gave without a gap.
 From then on the batch is kept until the moment it is handed out; if an exception strikes in between, the
 next wait first has the backend look again at everything in it that would not come again by itself.
-The seat that keeps a second waiter out is an item of a dict for the same reason: ``del`` and assignment
-are no calls.
+For the same reason the wait belongs to whoever took it: ``fetch = table.fetch; table.fetch = None`` is no call
+either, so neither a handler nor another thread comes between the two, and a second waiter finds None. (The
+interpreter lock is what makes this so. A build without it would need a lock here.)
 
 Three more consequences:
 
@@ -20,8 +21,8 @@ Three more consequences:
   * The waits of one poll come one after the other, but registering goes on during a wait. No lock is held
     while the kernel waits.
 
-Closing works by the seat as well. ``close`` marks the table, and whoever then gets the seat, the closing
-thread or the waiter on its way out, lets the backend go. So the descriptors never vanish under a call.
+Closing works by that, too. ``close`` marks the table, and whoever then takes the wait, the closing thread
+or the waiter on its way out, keeps it and lets the backend go. So the descriptors never vanish under a call.
 
 Measured figures and the naive forms stand in ``benchmarks/`` and in the tests of SIG-02.
 """
@@ -39,7 +40,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, Generic
 
 from polling import _loader
-from polling._registry import NEVER, OWN, AnyRegistration, HeldRegistration, Registration, Table
+from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table
 from polling._report import ReportingSource
 from polling.backend import Backend, Capability, Source
 from polling.errors import (
@@ -59,8 +60,7 @@ from polling.waker import Waker
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
-
-    from typing_extensions import Self
+    from typing import Self
 
     from polling.backend import Pair
 
@@ -109,9 +109,7 @@ class Poll(Generic[T]):
         chosen = _loader.open_backend(backend)
         self._backend: Final = chosen
         self._table: Final = Table(chosen)
-        self._seat: Final[dict[int, None]] = {0: None}
         self._args: Final[list[Any]] = [None, 1024]
-        self._fetch: Iterator[Sequence[Pair]] = iter(())
         self._look: Final[Callable[[Pair], Event[T] | None]] = (
             self._table.__getitem__ if chosen.forgets_closed else self._table.checked
         )
@@ -174,7 +172,7 @@ class Poll(Generic[T]):
             registration.interest = interest
             registration.mode = mode
             registration.pairs = ()
-            registration.turn = NEVER
+            registration.settled = False
             registrations[fd] = registration
             try:
                 if interest:
@@ -182,7 +180,10 @@ class Poll(Generic[T]):
             except BaseException as error:
                 del registrations[fd]
                 raise self._undone(registration, error) from None
-            registration.turn = table.turn
+            if table.fetch is None:
+                table.settle(registration)
+            else:
+                registration.settled = True
         finally:
             table.lock.release()
 
@@ -224,7 +225,7 @@ class Poll(Generic[T]):
             registration.interest = interest
             registration.mode = mode
             registration.pairs = ()
-            registration.turn = NEVER
+            registration.settled = False
             self._registrations[fd] = registration
             try:
                 if special:
@@ -234,7 +235,10 @@ class Poll(Generic[T]):
             except BaseException as error:
                 self._registrations[fd] = former
                 raise self._unchanged(former, mode, error) from None
-            registration.turn = table.turn
+            if table.fetch is None:
+                table.settle(registration)
+            else:
+                registration.settled = True
             if former.pairs:
                 table.forget(former)
             if former.mode is self._emulated is not mode:
@@ -299,7 +303,8 @@ class Poll(Generic[T]):
                 registration = self._any_registration(source, fd)
                 fd = registration.fd
             del self._registrations[fd]
-            table.removed = table.turn
+            if table.fetch is None:
+                table.removed = table.alert = True
             if registration.pairs:
                 table.forget(registration)
             if registration.interest:
@@ -353,11 +358,10 @@ class Poll(Generic[T]):
         Rules: MRG, TMO, SIG-01 to SIG-03, CAP, SPU, REG-21, CLS-03, THR-01.
         """
         table = self._table
-        seat = self._seat
-        try:
-            del seat[0]
-        except KeyError:
-            raise self._occupied() from None
+        fetch = table.fetch
+        table.fetch = None
+        if fetch is None:
+            raise self._occupied()
         try:
             args = self._args
             if max_events is not args[1]:
@@ -372,17 +376,17 @@ class Poll(Generic[T]):
                 args[0] = 0
             look = self._look
             while True:
-                table.turn += 1
-                for raw in self._fetch:  # the wait; see the top of this module
+                for raw in fetch:  # the wait; see the top of this module
                     table.raw = raw
                     break
                 else:
-                    self._bind()
+                    fetch = self._bind()
                     look = table.checked
                     continue
                 events = [look(raw[0])] if len(raw) == 1 else [*map(look, raw)]
                 if table.alert:
                     events = self._sort_out(events)
+                    fetch = self._bind()
                     if events:
                         table.woken = {}  # from here to the caller there is no call, so no signal handler
                         table.raw = ()
@@ -402,7 +406,7 @@ class Poll(Generic[T]):
             table.alert = True  # so that the next wait looks at what this one leaves behind
             raise
         finally:
-            seat[0] = None
+            table.fetch = fetch
             if table.refusal is not None:
                 self._leave()
 
@@ -413,8 +417,8 @@ class Poll(Generic[T]):
             raise self._refused()
         if table.raw:
             self._look_again(table.raw)
-            self._bind()
             table.raw = ()
+        self._settle()
         return bool(table.pending or table.woken)
 
     def _sort_out(self, events: list[Event[T] | None]) -> list[Event[T] | None]:
@@ -431,17 +435,25 @@ class Poll(Generic[T]):
             if table.doubtful:
                 self._look_again(table.doubtful)
                 table.doubtful = []
-            self._bind()
+        self._settle()
         for waker in [*table.pending]:
             # At no point is a wake in neither; in both, it counts once.
             table.woken[waker] = table.pending[waker]
             del table.pending[waker]
         return [*table.woken.values(), *events]
 
-    def _bind(self) -> None:
+    def _settle(self) -> None:
+        """Between two waits: what was changed during the last one is settled for the next."""
+        table = self._table
+        table.removed = False
+        while table.unsettled:
+            table.unsettled[-1].settled = True
+            del table.unsettled[-1]
+
+    def _bind(self) -> Iterator[Sequence[Pair]]:
         """Ask the backend for its waiter, which lets it set its house in order, and wind the pulse up."""
         with self._table.lock:
-            self._fetch = starmap(self._backend.waiter(), repeat(self._args, PULSE))
+            return starmap(self._backend.waiter(), repeat(self._args, PULSE))
 
     def _look_again(self, pairs: Sequence[Pair]) -> None:
         """Have these pairs reported again, if they still hold; in LEVEL they are anyway."""
@@ -461,7 +473,7 @@ class Poll(Generic[T]):
         with table.lock:
             registration = self._registrations.get(fd)
             if registration is None:
-                if table.removed == table.turn:
+                if table.removed:
                     return
             elif registration.is_live():
                 return
@@ -515,20 +527,21 @@ class Poll(Generic[T]):
         table.alert = True
 
     def _leave(self) -> bool:
-        """Let the backend go if nobody sits in the wait; tell whether that was so."""
-        try:
-            del self._seat[0]
-        except KeyError:
+        """Let the backend go if nobody has the wait; tell whether that was so."""
+        table = self._table
+        fetch = table.fetch
+        table.fetch = None
+        if fetch is None:
             return False
-        if self._table.refusal is PollClosedError:
-            with self._table.lock:
+        if table.refusal is PollClosedError:
+            with table.lock:
                 self._backend.close()
         return True
 
     def _after_fork(self) -> None:
         """In the child: the lock may be held by a thread that is not here, the kernel's set is the parent's."""
         self._table.lock = RLock()
-        self._seat.clear()
+        self._table.fetch = None
         if self._table.refusal is None:
             self._shut(ForkedPollError)
             self._backend.abandon()
@@ -689,7 +702,7 @@ class Poll(Generic[T]):
 def _registration(source: Source, forget: Callable[[AnyRegistration], None]) -> AnyRegistration:
     """Refer to *source* weakly where it can be, which *forget* is told of, and hold it where it cannot."""
     try:
-        return Registration(source, forget)  # type: ignore[arg-type,type-var]  # an int raises, as it should
+        return Registration(source, forget)  # type: ignore[arg-type]  # an int raises, as it should
     except TypeError:
         return HeldRegistration(source)
 
