@@ -17,11 +17,13 @@ class Doorbell:
 
     __slots__ = ("_write", "fd")
 
+    fd: int
+    _write: int
+
     def __init__(self) -> None:
-        assert sys.platform != "win32", "which has neither epoll nor poll(2), the backends that ring this"
         if sys.platform == "linux":
             self.fd = self._write = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        else:
+        elif sys.platform != "win32":  # which has neither epoll nor poll(2), the backends that ring this
             self.fd, self._write = os.pipe()
             os.set_blocking(self.fd, False)
             os.set_blocking(self._write, False)

@@ -125,7 +125,10 @@ class EpollBackend(Backend):
         self._masks[fd] = mask
 
     def deregister(self, fd: int) -> None:
-        self._masks.pop(fd, None)
+        try:
+            del self._masks[fd]
+        except KeyError:
+            pass  # a number that turned up, and is nobody's
         try:
             self._epoll.unregister(fd)
         except OSError:

@@ -3,8 +3,8 @@
 Three facts shape it.
 
 An event is the same object as long as the same thing is reported of the same registration, so it can
-be looked up by the raw pair that the kernel gave. ``[*map(table.__getitem__, batch)]`` is then the whole
-dispatch, in C; Python code runs only for a pair that was not seen before, in ``__missing__``, and for a
+be looked up by the raw pair that the kernel gave, and is current as long as it is found there. Then
+``[*map(table.__getitem__, batch)]`` is the whole dispatch, in C; Python code runs only for a pair that was not seen before, in ``__missing__``, and for a
 backend that cannot tell a closed number from a re-used one, in ``checked``.
 
 A registration is a weak reference: the poll keeps no source alive, and a source that is dropped is closed
@@ -154,7 +154,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
             if not (readiness.readable or readiness.writable or readiness.priority):
                 self.alert = True  # the backend owes a promised bit; what has none is no event
                 return None
-            event: Event[Any] = Event(registration.token, readiness, registration)
+            event: Event[Any] = Event(registration.token, readiness, pair)
             registration.pairs += (pair,)
             self[pair] = event
             return event
@@ -164,8 +164,8 @@ class Table(dict["Pair", "Event[Any] | None"]):
         event = self[pair]
         if event is None:
             return None
-        registration = event._registration
-        if isinstance(registration, (Registration, HeldRegistration)) and not registration.is_live():
+        registration = self.registrations.get(pair[0])
+        if registration is None or not registration.is_live():
             self.alert = True
             self.strays.append(pair[0])
             return None
@@ -182,6 +182,9 @@ class Table(dict["Pair", "Event[Any] | None"]):
     def forget(self, registration: AnyRegistration) -> None:
         """Let go of the token and the events of a registration that is over. Also the weak callback."""
         registration.token = None
+        self.outdate(registration)
+
+    def outdate(self, registration: AnyRegistration) -> dict[Pair, Event[Any] | None]:
+        """Let go of the events of a registration: they are not current any more. Gives them by pair."""
         pairs, registration.pairs = registration.pairs, ()
-        for pair in pairs:
-            self.pop(pair, None)
+        return {pair: self.pop(pair, None) for pair in pairs}

@@ -99,7 +99,7 @@ class Event(Generic[T]):
     """
 
     __slots__ = (
-        "_registration",
+        "_key",
         "error",
         "priority",
         "read_closed",
@@ -116,12 +116,12 @@ class Event(Generic[T]):
     error: bool
     read_closed: bool
     write_closed: bool
-    _registration: object  # what Poll.is_current compares
+    _key: object  # the pair under which the poll's table holds it while it is current, or the waker
 
-    def __init__(self, token: T, readiness: Readiness, registration: object = None) -> None:
+    def __init__(self, token: T, readiness: Readiness, key: object = None) -> None:
         store = object.__setattr__
         store(self, "token", token)
-        store(self, "_registration", registration)
+        store(self, "_key", key)
         for name, value in zip(readiness._fields, readiness, strict=True):
             store(self, name, value)
 

@@ -80,6 +80,12 @@ LARGEST_BATCH: Final = 65_536
 PULSE: Final = 256
 """Waits after which the sources of a batch are asked whether they are still open."""
 
+_GONE: Final = (ENOENT, EBADF)  # what a removal is answered when there is nothing to remove
+
+_NONE: Final = Interest.NONE
+_READABLE: Final = Interest.READABLE
+_WRITABLE: Final = Interest.WRITABLE
+_READ_WRITE: Final = Interest.READ_WRITE
 _INTERESTS: Final = tuple(Interest(bits) for bits in range(8))
 
 
@@ -118,6 +124,8 @@ class Poll(Generic[T]):
         self._add: Final = chosen.register
         self._change: Final = chosen.reregister
         self._again: Final = chosen.rearm
+        self._drop: Final = chosen.deregister
+        self._forget: Final = self._table.forget
         self._emulated: Final = None if Capability.NATIVE_EDGE in chosen.capabilities else Mode.EDGE
         _POLLS.add(self)
 
@@ -147,7 +155,7 @@ class Poll(Generic[T]):
         Threads: A wait in progress takes it up at once, and neither ends nor is prolonged by it.
         Rules: REG-01, REG-04 to REG-06, REG-08, REG-10, REG-12, REG-18, REG-23, REG-25, REG-26, SRC-01.
         """
-        if interest.__class__ is not Interest or mode.__class__ is not Mode:
+        if type(interest) is not Interest or type(mode) is not Mode:
             raise _wrong_types(interest, mode)
         try:
             fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
@@ -155,18 +163,23 @@ class Poll(Generic[T]):
             fd = _number(source, error)
         table = self._table
         registrations = self._registrations
-        table.lock.acquire()
+        lock = table.lock
+        lock.acquire()
         try:
             if (
                 fd in registrations
-                or fd.__class__ is not int
+                or type(fd) is not int
                 or fd < 0
                 or table.refusal is not None
-                or not 0 < interest < 4
+                or not (interest is _READABLE or interest is _READ_WRITE or interest is _WRITABLE)
                 or mode is self._emulated
             ):
                 self._admit(source, fd, interest, mode)
-            registration = _registration(source, table.forget)
+            registration: AnyRegistration
+            try:
+                registration = Registration(source, self._forget)  # type: ignore[arg-type]  # an int raises
+            except TypeError:
+                registration = HeldRegistration(source)
             registration.fd = fd
             registration.token = token
             registration.interest = interest
@@ -175,7 +188,7 @@ class Poll(Generic[T]):
             registration.settled = False
             registrations[fd] = registration
             try:
-                if interest:
+                if interest is not _NONE:
                     self._add(fd, interest, mode)
             except BaseException as error:
                 del registrations[fd]
@@ -185,7 +198,7 @@ class Poll(Generic[T]):
             else:
                 registration.settled = True
         finally:
-            table.lock.release()
+            lock.release()
 
     def reregister(self, source: Source, token: T, interest: Interest, mode: Mode) -> None:
         """Replace token, interest and mode of *source*, all three, and arm it anew.
@@ -203,48 +216,48 @@ class Poll(Generic[T]):
         Threads: As ``register``.
         Rules: REG-03, REG-06, REG-14, INT-10, LVL-04, EDG-02, ONE-04.
         """
-        if interest.__class__ is not Interest or mode.__class__ is not Mode:
+        if type(interest) is not Interest or type(mode) is not Mode:
             raise _wrong_types(interest, mode)
         try:
             fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
         except (AttributeError, ValueError) as error:
             fd = _number(source, error)
         table = self._table
-        table.lock.acquire()
+        lock = table.lock
+        lock.acquire()
         try:
-            former = self._registrations.get(fd)
-            if former is None or former() is not source:
-                former = self._open_registration(source, fd)
-                source = former() or source  # the owner stays the one that was registered
-            special = not 0 < interest < 4 or not former.interest or mode is self._emulated
-            if special:
-                self._check(source, fd, interest, mode)
-            registration = _registration(source, table.forget)
-            registration.fd = fd
-            registration.token = token
-            registration.interest = interest
-            registration.mode = mode
-            registration.pairs = ()
+            registration = self._registrations.get(fd)
+            if registration is None or registration() is not source:
+                registration = self._open_registration(source, fd)
+            # From here on each pair of this number is in doubt, until the wait that begins after the change.
             registration.settled = False
-            self._registrations[fd] = registration
+            outdated = table.outdate(registration) if registration.pairs else None
             try:
-                if special:
-                    self._switch(former.interest, fd, interest, mode)
+                if (
+                    not (interest is _READABLE or interest is _READ_WRITE or interest is _WRITABLE)
+                    or registration.interest is _NONE
+                    or mode is self._emulated
+                ):
+                    self._change_specially(source, registration, interest, mode)
                 else:
                     self._change(fd, interest, mode)
             except BaseException as error:
-                self._registrations[fd] = former
-                raise self._unchanged(former, mode, error) from None
-            if table.fetch is None:
-                table.settle(registration)
-            else:
-                registration.settled = True
-            if former.pairs:
-                table.forget(former)
-            if former.mode is self._emulated is not mode:
-                _silence(former)
+                if outdated:
+                    registration.pairs = tuple(outdated)
+                    table.update(outdated)
+                raise self._unchanged(registration, mode, error) from None
+            finally:
+                if table.fetch is None:
+                    table.settle(registration)
+                else:
+                    registration.settled = True
+            if registration.mode is self._emulated is not mode:
+                _silence(registration)
+            registration.token = token
+            registration.interest = interest
+            registration.mode = mode
         finally:
-            table.lock.release()
+            lock.release()
 
     def rearm(self, source: Source) -> None:
         """Arm *source* anew with the token, interest and mode it has: the cheap way on from a oneshot.
@@ -287,32 +300,38 @@ class Poll(Generic[T]):
         Threads: As ``register``. A wait in progress may still have taken up an event before.
         Rules: REG-02, REG-09, REG-13, REG-15, REG-25.
         """
-        if isinstance(source, Waker):
-            return self._retire(source)
         try:
-            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, nor has a waker: see below
         except AttributeError as error:
+            if isinstance(source, Waker):
+                return self._retire(source)
             fd = _number(source, error)
         except ValueError:
             fd = -1  # some objects raise once they are closed, others say -1
         table = self._table
-        table.lock.acquire()
+        lock = table.lock
+        lock.acquire()
         try:
             registration = self._registrations.get(fd)
             if registration is None or registration() is not source:
                 registration = self._any_registration(source, fd)
                 fd = registration.fd
-            del self._registrations[fd]
             if table.fetch is None:
                 table.removed = table.alert = True
+            del self._registrations[fd]
             if registration.pairs:
-                table.forget(registration)
-            if registration.interest:
-                self._remove(fd)
+                table.outdate(registration)
+            registration.token = None
+            if registration.interest is not _NONE:
+                try:
+                    self._drop(fd)
+                except OSError as error:
+                    if error.errno not in _GONE:
+                        raise
             if registration.mode is self._emulated:
                 _silence(registration)
         finally:
-            table.lock.release()
+            lock.release()
 
     def is_current(self, event: Event[T]) -> bool:
         """Tell whether what *event* reports is still registered, unchanged, and open.
@@ -322,10 +341,11 @@ class Poll(Generic[T]):
 
         Rules: REG-17.
         """
-        registration = event._registration
-        if isinstance(registration, (Registration, HeldRegistration)):
-            return self._registrations.get(registration.fd) is registration and registration.is_live()
-        return registration in self._table.wakers
+        key = event._key
+        if not isinstance(key, tuple):
+            return key in self._table.wakers
+        registration = self._registrations.get(key[0])
+        return self._table.get(key) is event and registration is not None and registration.is_live()
 
     # -- waiting -------------------------------------------------------------------------------------------
 
@@ -616,12 +636,14 @@ class Poll(Generic[T]):
                 )
             source._report_to(self._backend, fd)
 
-    def _switch(self, former: Interest, fd: int, interest: Interest, mode: Mode) -> None:
-        """Tell the backend of a change that may begin or end with an empty interest."""
+    def _change_specially(self, source: Source, registration: AnyRegistration, interest: Interest, mode: Mode) -> None:
+        """Do what ``reregister`` does not do for everybody: refuse, park, unpark, begin an emulated edge."""
+        fd = registration.fd
+        self._check(registration() or source, fd, interest, mode)
         if not interest:
-            if former:
+            if registration.interest:
                 self._remove(fd)
-        elif former:
+        elif registration.interest:
             self._change(fd, interest, mode)
         else:
             self._add(fd, interest, mode)
@@ -629,9 +651,9 @@ class Poll(Generic[T]):
     def _remove(self, fd: int) -> None:
         """Take a number out of the backend, where it may not be any more: closed, or used again."""
         try:
-            self._backend.deregister(fd)
+            self._drop(fd)
         except OSError as error:
-            if error.errno not in (ENOENT, EBADF):
+            if error.errno not in _GONE:
                 raise
 
     def _undone(self, registration: AnyRegistration, error: BaseException) -> BaseException:
@@ -647,22 +669,23 @@ class Poll(Generic[T]):
         self._remove(registration.fd)  # a signal handler raised, before the kernel's call or after it
         return error
 
-    def _unchanged(self, former: AnyRegistration, mode: Mode, error: BaseException) -> BaseException:
-        """Put everything back as it was before a change that failed; give the exception to raise."""
-        if mode is self._emulated is not former.mode:
-            _silence(former)
+    def _unchanged(self, registration: AnyRegistration, mode: Mode, error: BaseException) -> BaseException:
+        """Put a registration back as it was before a change that failed; give the exception to raise."""
+        if mode is self._emulated is not registration.mode:
+            _silence(registration)
         if isinstance(error, OSError) and error.errno is not None:
-            return _translated(error, former())
+            return _translated(error, registration())
         if self._table.refusal is not None:  # as above
-            self._registrations.clear()
             return self._refused()
-        if former.interest:  # as above; a condition that holds may be reported once more
-            self._change(former.fd, former.interest, former.mode)
-        else:
-            self._remove(former.fd)
+        fd = registration.fd
+        if not isinstance(error, PollingError):  # as above; a condition that holds may be reported once more
+            if registration.interest:
+                self._change(fd, registration.interest, registration.mode)
+            else:
+                self._remove(fd)
         return error
 
-    def _open_registration(self, source: Source, fd: int) -> AnyRegistration:
+    def _open_registration(self, source: object, fd: int) -> AnyRegistration:
         """Find the registration of *source*, which must be open, when it is not the one that stands under *fd*."""
         if self._table.refusal is not None:
             raise self._refused()
@@ -672,7 +695,7 @@ class Poll(Generic[T]):
             raise NotRegisteredError(ENOENT, f"{source!r} is not registered")
         return registration  # the number names it: *source* is a bare number, or another object for the same
 
-    def _any_registration(self, source: Source, fd: int) -> AnyRegistration:
+    def _any_registration(self, source: object, fd: int) -> AnyRegistration:
         """The same, but *source* may have been closed: then it is known by its identity alone."""
         if fd.__class__ is int and fd >= 0:
             return self._open_registration(source, fd)
@@ -697,14 +720,6 @@ class Poll(Generic[T]):
             table.wakers.discard(waker)
             table.pending.pop(waker, None)
             table.woken.pop(waker, None)
-
-
-def _registration(source: Source, forget: Callable[[AnyRegistration], None]) -> AnyRegistration:
-    """Refer to *source* weakly where it can be, which *forget* is told of, and hold it where it cannot."""
-    try:
-        return Registration(source, forget)  # type: ignore[arg-type]  # an int raises, as it should
-    except TypeError:
-        return HeldRegistration(source)
 
 
 def _silence(registration: AnyRegistration) -> None:
