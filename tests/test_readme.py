@@ -47,3 +47,14 @@ def test_the_first_example_serves_two_clients(tmp_path: Path) -> None:
         finally:
             hung.cancel()
             server.kill()
+
+
+def test_the_capability_table_is_the_codes() -> None:
+    found = re.search(
+        r"<!-- capabilities:begin -->\n(.*?)<!-- capabilities:end -->", README.read_text("utf-8"), re.DOTALL
+    )
+    assert found is not None, "the README has no capability table"
+    table = subprocess.run([sys.executable, "-m", "polling", "--markdown"], check=True, capture_output=True, text=True)
+    assert found[1] == table.stdout, (
+        "the README's table is out of date: paste what `python -m polling --markdown` prints"
+    )

@@ -4,8 +4,9 @@ Three facts shape it.
 
 An event is the same object as long as the same thing is reported of the same registration, so it can
 be looked up by the raw pair that the kernel gave, and is current as long as it is found there. Then
-``[*map(table.__getitem__, batch)]`` is the whole dispatch, in C; Python code runs only for a pair that was not seen before, in ``__missing__``, and for a
-backend that cannot tell a closed number from a re-used one, in ``checked``.
+``[*map(table.__getitem__, batch)]`` is the whole dispatch, in C. Python code runs only for a pair that was
+not seen before, in ``__missing__``, and for a backend that cannot tell a closed number from one used again,
+in ``checked``.
 
 A registration is a weak reference: the poll keeps no source alive, and a source that is dropped is closed
 and so deregistered. Making the reference itself carry the fields saves an object a registration. When
@@ -103,11 +104,11 @@ class Table(dict["Pair", "Event[Any] | None"]):
     __slots__ = (
         "alert",
         "backend",
+        "cut_off",
         "doubtful",
         "fetch",
         "lock",
         "pending",
-        "raw",
         "refusal",
         "registrations",
         "removed",
@@ -123,7 +124,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.registrations: dict[int, AnyRegistration] = dict.fromkeys(backend.internal, OWN)
         self.refusal: type[PollingError] | None = None  # why every call is refused, once it is
         self.fetch: Iterator[Sequence[Pair]] | None = iter(())  # the wait; None while somebody has it
-        self.raw: Sequence[Pair] = ()  # the batch at hand, until its events are handed out
+        self.cut_off: Sequence[Pair] = ()  # a batch that an exception kept from being handed out
         self.alert = False  # the waiter must look at one of the following, or at the refusal
         self.unsettled: list[AnyRegistration] = []  # made during this wait
         self.removed = False  # something was deregistered during this wait, which explains strays

@@ -4,10 +4,10 @@ The wait is the hot path, and one fact about CPython rules it: signal handlers r
 calls, after the first has returned and before its result is stored. ``raw = epoll.poll()`` therefore
 drops the batch when a handler raises at that point, and with it every edge and every oneshot in it, for
 good; ``try``, ``with`` and locks do not help. What helps is not to let a batch cross a call: the interpreter
-looks for signals after a call, but not after it has taken an item from an iterator. So the wait is the
-``starmap`` over the kernel's function, and ``for table.raw in fetch`` stores what it gave without a gap.
-From then on the batch is kept until the moment it is handed out; if an exception strikes in between, the
-next wait first has the backend look again at everything in it that would not come again by itself.
+looks for signals after a call, but not after it has taken an item from an iterator. So the wait is a
+``starmap`` over the kernel's function, and ``for raw in fetch`` stores what it gave without a gap. If an
+exception strikes between there and the return, the batch is put by, and the next wait first has the backend look
+again at everything in it that would not come again by itself.
 For the same reason the wait belongs to whoever took it: ``fetch = table.fetch; table.fetch = None`` is no call
 either, so neither a handler nor another thread comes between the two, and a second waiter finds None. (The
 interpreter lock is what makes this so. A build without it would need a lock here.)
@@ -382,6 +382,7 @@ class Poll(Generic[T]):
         table.fetch = None
         if fetch is None:
             raise self._occupied()
+        raw: Sequence[Pair] = ()  # the batch at hand, until its events are handed out
         try:
             args = self._args
             if max_events is not args[1]:
@@ -396,8 +397,7 @@ class Poll(Generic[T]):
                 args[0] = 0
             look = self._look
             while True:
-                for raw in fetch:  # the wait; see the top of this module
-                    table.raw = raw
+                for raw in fetch:  # noqa: B007  # the wait; see the top of this module
                     break
                 else:
                     fetch = self._bind()
@@ -409,12 +409,10 @@ class Poll(Generic[T]):
                     fetch = self._bind()
                     if events:
                         table.woken = {}  # from here to the caller there is no call, so no signal handler
-                        table.raw = ()
                         return events  # type: ignore[return-value]  # _sort_out left no None
                 elif events:
-                    table.raw = ()
                     return events  # type: ignore[return-value]  # a None comes with an alert
-                table.raw = ()
+                raw = ()
                 if deadline is None:
                     args[0] = None
                 else:
@@ -423,7 +421,8 @@ class Poll(Generic[T]):
                         return []
                     args[0] = min(remaining, LONGEST_WAIT)
         except BaseException:
-            table.alert = True  # so that the next wait looks at what this one leaves behind
+            table.cut_off = raw  # for the next wait to look at
+            table.alert = True
             raise
         finally:
             table.fetch = fetch
@@ -435,9 +434,9 @@ class Poll(Generic[T]):
         table = self._table
         if table.refusal is not None:
             raise self._refused()
-        if table.raw:
-            self._look_again(table.raw)
-            table.raw = ()
+        if table.cut_off:
+            self._look_again(table.cut_off)
+            table.cut_off = ()
         self._settle()
         return bool(table.pending or table.woken)
 
