@@ -19,9 +19,12 @@ A half-close affects reading, and says nothing of writing: a full send buffer st
 
 from __future__ import annotations
 
-from typing import Final
-
 from polling import Interest, Readiness
+
+TYPE_CHECKING = False  # the module typing takes longer to import than all this
+
+if TYPE_CHECKING:
+    from typing import Final
 
 IN: Final = 0x001
 PRI: Final = 0x002

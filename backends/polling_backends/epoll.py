@@ -38,13 +38,20 @@ from __future__ import annotations
 
 import os
 import select
-from collections.abc import Collection
-from typing import Final, Protocol
 
 from polling import Backend, Capability, Interest, Mode, Readiness
-from polling.backend import Pair, Wait
 from polling_backends import _flags
 from polling_backends._doorbell import Doorbell
+
+TYPE_CHECKING = False  # the module typing takes longer to import than all this
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from typing import Final, Protocol
+
+    from polling.backend import Pair, Wait
+else:
+    Protocol = object
 
 __all__ = ["EpollBackend"]
 

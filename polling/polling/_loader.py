@@ -12,10 +12,13 @@ import os
 import sys
 import weakref
 from importlib import import_module
-from typing import Final
 
+from polling._typing import TYPE_CHECKING
 from polling.backend import Backend
 from polling.errors import UnknownBackendError, UnsupportedError
+
+if TYPE_CHECKING:
+    from typing import Final
 
 __all__ = ["available_backends", "backend_names"]
 

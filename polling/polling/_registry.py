@@ -25,12 +25,13 @@ from __future__ import annotations
 
 import weakref
 from threading import RLock
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from polling._typing import TYPE_CHECKING
 from polling.event import Event, Interest, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from typing import Any, Final, TypeAlias
 
     from polling.backend import Backend, HasFileno, Pair, Source  # noqa: F401  # HasFileno is named in a string
     from polling.errors import PollingError

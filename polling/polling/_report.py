@@ -8,8 +8,7 @@ while it is registered in EDGE at a backend that asked for it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from polling._typing import TYPE_CHECKING
 from polling.errors import UnsupportedError
 
 if TYPE_CHECKING:

@@ -38,22 +38,27 @@ What it owes in return:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
 from enum import Flag, auto
-from typing import ClassVar, Protocol, TypeAlias, runtime_checkable
 
-from polling.event import Interest, Mode, Readiness
+from polling._typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from typing import ClassVar, Protocol, TypeAlias
+
+    from polling.event import Interest, Mode, Readiness
+else:
+    Protocol = object
 
 __all__ = ["Backend", "Capability", "Pair", "Source", "Wait"]
 
 Pair: TypeAlias = tuple[int, int]
 """A descriptor that is ready, and how, in bits that only the backend's ``decode`` understands."""
 
-Wait: TypeAlias = Callable[[float | None, int], Sequence[Pair]]
+Wait: TypeAlias = "Callable[[float | None, int], Sequence[Pair]]"
 """``wait(timeout, max_events)``: seconds, or ``None`` for ever; at least 1. See ``Backend.waiter``."""
 
 
-@runtime_checkable
 class HasFileno(Protocol):
     """An object with a descriptor."""
 

@@ -8,17 +8,13 @@ They are two types because a backend knows nothing of tokens.
 
 from __future__ import annotations
 
+from collections import namedtuple
 from enum import STRICT, IntEnum, IntFlag
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NoReturn
+
+from polling._typing import TYPE_CHECKING, Generic, T
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeVar  # mypy and pyright carry it; it is never imported at run time
-
-    T = TypeVar("T", default=Any)
-else:
-    from typing import TypeVar
-
-    T = TypeVar("T")
+    from typing import NamedTuple, NoReturn
 
 __all__ = ["Event", "Interest", "Mode", "Readiness"]
 
@@ -63,7 +59,21 @@ class Mode(IntEnum):
     __ror__ = __or__
 
 
-class Readiness(NamedTuple):
+if TYPE_CHECKING:
+
+    class _Bits(NamedTuple):
+        readable: bool = False
+        writable: bool = False
+        priority: bool = False
+        error: bool = False
+        read_closed: bool = False
+        write_closed: bool = False
+
+else:
+    _Bits = namedtuple("_Bits", "readable writable priority error read_closed write_closed", defaults=[False] * 6)
+
+
+class Readiness(_Bits):
     """What a backend read from the kernel's bits for one descriptor, within the interest asked for.
 
     The first three are promises: a hangup, an error or an end of stream sets each of them that is in
@@ -71,12 +81,7 @@ class Readiness(NamedTuple):
     certain, false means not known.
     """
 
-    readable: bool = False
-    writable: bool = False
-    priority: bool = False
-    error: bool = False
-    read_closed: bool = False
-    write_closed: bool = False
+    __slots__ = ()
 
 
 class Event(Generic[T]):

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 from polling._report import ReportingSource
+from polling._typing import TYPE_CHECKING
 from polling.event import Interest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import ParamSpec, TypeVar
 
     from polling.backend import Backend, Source
 
-__all__ = ["IoSource"]
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
-P = ParamSpec("P")
-R = TypeVar("R")
+__all__ = ["IoSource"]
 
 
 class IoSource(ReportingSource):

@@ -31,18 +31,17 @@ from __future__ import annotations
 
 import os
 import sys
-import warnings
 import weakref
 from itertools import repeat, starmap
 from operator import index
 from threading import RLock
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final, Generic
 
 from polling import _loader
 from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table
 from polling._report import ReportingSource
-from polling.backend import Backend, Capability, Source
+from polling._typing import TYPE_CHECKING, Generic, T
+from polling.backend import Backend, Capability
 from polling.errors import (
     AlreadyRegisteredError,
     ForkedPollError,
@@ -54,15 +53,15 @@ from polling.errors import (
     UnsupportedError,
     UnsupportedSourceError,
 )
-from polling.event import Event, Interest, Mode, T
+from polling.event import Event, Interest, Mode
 from polling.waker import Waker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
-    from typing import Self
+    from typing import Any, Final, Self
 
-    from polling.backend import Pair
+    from polling.backend import Pair, Source
 
 __all__ = ["Poll"]
 
@@ -575,6 +574,8 @@ class Poll(Generic[T]):
 
     def __del__(self) -> None:
         if getattr(self, "_again", None) is not None and self._table.refusal is None:
+            import warnings  # not needed before something goes wrong
+
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
 

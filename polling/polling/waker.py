@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic
-
+from polling._typing import TYPE_CHECKING, Generic, T
 from polling.errors import ForkedPollError
-from polling.event import Event, Readiness, T
+from polling.event import Event, Readiness
 
 if TYPE_CHECKING:
     from polling.poll import Poll
