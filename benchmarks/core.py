@@ -199,6 +199,7 @@ def imports(rounds: int) -> None:
     # The site module is left out, since what other packages hang into it is not ours; hence the path.
     roots = ("polling", "backends", "site-packages")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p.endswith(roots))}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package is compiled already
     programs = {
         "bare": "pass",
         "import": "import polling",
