@@ -56,6 +56,7 @@ _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 _BEGUN: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
 
+_READING: Final = Interest.READABLE | Interest.PRIORITY  # what reading until it would block has used up
 _READS: Final = ("accept", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
 _WRITES: Final = ("connect", "send", "sendall", "sendmsg", "sendto")
 
@@ -427,7 +428,7 @@ def _reporting_type(plain: type[_Socket]) -> type[_Socket]:
     made = _REPORTING.get(plain)
     if made is None:
         members: dict[str, object] = {"__slots__": (), "__module__": plain.__module__, "__doc__": plain.__doc__}
-        for names, interest in ((_READS, Interest.READABLE), (_WRITES, Interest.WRITABLE)):
+        for names, interest in ((_READS, _READING), (_WRITES, Interest.WRITABLE)):
             for name in names:
                 if hasattr(plain, name):
                     members[name] = _reporting_method(getattr(plain, name), interest)
