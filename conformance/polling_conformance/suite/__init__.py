@@ -10,6 +10,7 @@ from polling_conformance.suite.events import EventRules
 from polling_conformance.suite.interest import InterestRules
 from polling_conformance.suite.level import LevelRules
 from polling_conformance.suite.oneshot import OneshotRules
+from polling_conformance.suite.ownership import OwnershipRules
 from polling_conformance.suite.registration import RegistrationRules
 from polling_conformance.suite.signals import SignalRules
 from polling_conformance.suite.smoke import Smoke
@@ -24,6 +25,7 @@ __all__ = ["BackendConformance"]
 class BackendConformance(
     Smoke,
     RegistrationRules,
+    OwnershipRules,
     InterestRules,
     LevelRules,
     EdgeRules,

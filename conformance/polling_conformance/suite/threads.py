@@ -1,22 +1,289 @@
-"""THR: threads work on a poll while one of them waits."""
+"""THR, and REG-18 to REG-21: threads work on a poll while one of them waits."""
 
 from __future__ import annotations
 
-from polling import Interest, Poll
-from polling_conformance.harness import Harness, send
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from polling import (
+    AlreadyRegisteredError,
+    Event,
+    Interest,
+    Mode,
+    NotRegisteredError,
+    Poll,
+    PollBusyError,
+    Waker,
+)
+from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Ends, Harness, Running, drain, send, until_blocked
 
 __all__ = ["ThreadRules"]
 
+WORKERS = 4
+TURNS = 50
+"""How many threads change registrations at once, and how often each."""
+
+
+@contextmanager
+def restless() -> Iterator[None]:
+    """Have the interpreter change threads as often as it can, so that what is not guarded goes wrong soon."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
 
 class ThreadRules(Harness):
-    """A wait holds no lock that another call needs, the interpreter's included."""
+    """A wait holds no lock that another call needs, the interpreter's included, and sees what other threads change."""
+
+    def _waiting(self, poll: Poll[object], timeout: float | None = None) -> Running[list[Event[object]]]:
+        """Give a thread that waits on *poll*."""
+        return self.in_thread(poll.poll, timeout).blocked()
+
+    def _expect_result(self, waiter: Running[list[Event[object]]], token: object) -> None:
+        """Check that the wait ends with one event, of *token*, which is readable."""
+        events = waiter.result()
+        self.check(
+            [(event.token, event.readable) for event in events] == [(token, True)], f"{token!r} is readable", events
+        )
+
+    # -- REG-18, REG-19: changes during a wait -----------------------------------------------------
+
+    @pytest.mark.parametrize("ready", [True, False], ids=["ready_before", "ready_after"])
+    def test_REG_18_a_wait_takes_up_a_registration(self, poll: Poll[object], pair: Ends, ready: bool) -> None:
+        reader, writer = pair
+        waiter = self._waiting(poll)
+        if ready:
+            send(writer, b"x")
+        poll.register(reader, "registered", Interest.READABLE)
+        if not ready:
+            waiter.blocked()
+            send(writer, b"x")
+        self._expect_result(waiter, "registered")
+
+    def test_REG_18_a_wait_takes_up_a_reregistration(self, poll: Poll[object], pair: Ends) -> None:
+        reader, writer = pair
+        poll.register(reader, "parked", Interest.NONE)
+        send(writer, b"x")
+        waiter = self._waiting(poll)
+        poll.reregister(reader, "reregistered", Interest.READABLE, Mode.LEVEL)
+        self._expect_result(waiter, "reregistered")
+
+    @pytest.mark.parametrize("mode", [Mode.ONESHOT, Mode.EDGE_ONESHOT], ids=["oneshot", "edge_oneshot"])
+    def test_REG_18_a_wait_takes_up_a_rearming(self, poll: Poll[object], pair: Ends, mode: Mode) -> None:
+        reader, writer = pair
+        poll.register(reader, "rearmed", Interest.READABLE, mode)
+        send(writer, b"x")
+        self.expect_events(poll, {"rearmed": "r"})
+        waiter = self._waiting(poll)
+        poll.rearm(reader)
+        self._expect_result(waiter, "rearmed")
+
+    def test_REG_18_a_wait_takes_up_an_edge(self, poll: Poll[object], edge_pair: Ends) -> None:
+        reader, writer = edge_pair
+        waiter = self._waiting(poll)
+        poll.register(reader, "edge", Interest.READABLE, Mode.EDGE)
+        waiter.blocked()
+        send(writer, b"x")
+        self._expect_result(waiter, "edge")
+        waiter = self._waiting(poll)
+        drain(reader)
+        waiter.blocked()
+        send(writer, b"x")
+        self._expect_result(waiter, "edge")
+
+    def test_REG_18_no_change_is_lost_between_two_waits(self, poll: Poll[object]) -> None:
+        near, far = self.socketpair()
+        send(far, b"x")
+        poll.register(near, 0, Interest.READABLE, Mode.ONESHOT)
+        waits = 200
+
+        def wait_again_and_again() -> int:
+            # What comes while this thread is not waiting must be there when it does.
+            return sum(len(poll.poll(SIGNAL_WAIT)) for _ in range(waits))
+
+        with restless():
+            waiter = self.in_thread(wait_again_and_again)
+            while waiter.thread.is_alive():
+                poll.rearm(near)
+            seen = waiter.result()
+        self.check(seen == waits, f"an event from each of {waits} waits", seen)
+
+    def test_REG_19_changes_neither_end_nor_prolong_a_wait(self, poll: Poll[object], pair: Ends) -> None:
+        reader, _ = pair
+        timeout = 2 * SILENCE
+
+        def wait() -> tuple[list[Event[object]], float]:
+            start = time.monotonic()
+            events = poll.poll(timeout)
+            return events, time.monotonic() - start
+
+        waiter = self.in_thread(wait).blocked()
+        end = time.monotonic() + SIGNAL_WAIT
+        changes = 0
+        while waiter.thread.is_alive() and time.monotonic() < end:
+            poll.register(reader, "registered")
+            poll.reregister(reader, "reregistered", Interest.READABLE, Mode.ONESHOT)
+            poll.rearm(reader)
+            poll.deregister(reader)
+            changes += 4
+            waiter.thread.join(SILENCE / 50)  # leaves the waiter time to begin its wait anew
+        self.check(not waiter.thread.is_alive(), f"the end of a wait of {timeout:g} s", f"none after {changes} changes")
+        events, seconds = waiter.result()
+        self.check(
+            not events and seconds >= timeout, f"no event after {timeout:g} s", f"{events} after {seconds:.3f} s"
+        )
+
+    # -- REG-20, REG-21: several threads -------------------------------------------------------------
+
+    def test_REG_20_threads_change_their_own_sources(self, poll: Poll[object]) -> None:
+        ends = [[self.socketpair() for _ in range(3)] for _ in range(WORKERS)]
+        for own in ends:
+            for _, far in own:
+                send(far, b"x")
+        over = threading.Event()
+        strange: list[Event[object]] = []
+
+        def wait() -> None:
+            while not over.is_set():
+                for event in poll.poll():
+                    token = event.token
+                    if token != "over" and not (isinstance(token, tuple) and event.readable and not event.writable):
+                        strange.append(event)
+
+        def work(worker: int) -> None:
+            for turn in range(TURNS):
+                for i, (near, _) in enumerate(ends[worker]):
+                    poll.register(near, (worker, i, turn), Interest.READABLE, Mode.ONESHOT)
+                    poll.rearm(near)
+                    poll.reregister(near, (worker, i, -turn), Interest.READABLE, Mode.ONESHOT)
+                    poll.rearm(near)
+                for near, _ in ends[worker]:
+                    poll.deregister(near)
+            for i, (near, _) in enumerate(ends[worker][:2]):
+                poll.register(near, (worker, i), Interest.NONE)
+
+        with restless():
+            waiter = self.in_thread(wait)
+            workers = [self.in_thread(work, worker) for worker in range(WORKERS)]
+            for running in workers:
+                running.result()
+        over.set()
+        Waker(poll, "over").wake()
+        waiter.result()
+        self.check(not strange, "readable, which is all that was asked for", strange)
+        # What each thread left behind is what the table holds: the first two of its sources, parked, and not the third.
+        self.expect_silence(poll)
+        for worker, own in enumerate(ends):
+            for i, (near, _) in enumerate(own[:2]):
+                self.expect_error(AlreadyRegisteredError, poll.register, near, "again")
+                poll.reregister(near, (worker, i), Interest.READABLE, Mode.ONESHOT)
+            self.expect_error(NotRegisteredError, poll.deregister, own[2][0])
+        self.expect_events(poll, {(worker, i): "r" for worker in range(WORKERS) for i in range(2)})
+        self.expect_silence(poll)
+
+    def test_REG_20_of_many_threads_one_registers_and_one_deregisters(self, poll: Poll[object]) -> None:
+        near, far = self.socketpair()
+        send(far, b"x")
+        barrier = threading.Barrier(WORKERS)
+
+        def race(worker: int) -> list[str]:
+            outcomes = []
+            for _ in range(TURNS):
+                barrier.wait(SIGNAL_WAIT)
+                try:
+                    poll.register(near, worker)
+                    outcomes.append("registered")
+                except AlreadyRegisteredError:
+                    pass
+                barrier.wait(SIGNAL_WAIT)
+                try:
+                    poll.deregister(near)
+                    outcomes.append("deregistered")
+                except NotRegisteredError:
+                    pass
+            return outcomes
+
+        with restless():
+            racing = [self.in_thread(race, worker) for worker in range(WORKERS)]
+            outcomes = [outcome for running in racing for outcome in running.result()]
+        for outcome in "registered", "deregistered":
+            self.check(
+                outcomes.count(outcome) == TURNS,
+                f"in each of {TURNS} turns one thread of {WORKERS} has {outcome} the source",
+                f"{outcomes.count(outcome)} times in all",
+            )
+        self.expect_silence(poll)
+
+    def test_REG_21_a_second_wait_is_refused_and_the_first_goes_on(self, poll: Poll[object]) -> None:
+        near, far = self.socketpair()
+        poll.register(near, "near")
+        waiter = self._waiting(poll)
+        for timeout in 0, SIGNAL_WAIT, None:
+            self.expect_error(PollBusyError, poll.poll, timeout)
+        waiter.blocked()
+        send(far, b"x")
+        self._expect_result(waiter, "near")
+        drain(near)
+        self.expect_silence(poll)
+
+    def test_REG_21_a_wait_inside_a_signal_handler_is_refused(self, poll: Poll[object]) -> None:
+        if sys.platform == "win32":
+            pytest.skip("this platform has no signal that a process can send itself without ending")
+        near, far = self.socketpair()
+        poll.register(near, "near")
+        outcomes: list[str] = []
+
+        def handle(_signum: int, _frame: object) -> None:
+            try:
+                outcomes.append(f"it returned {poll.poll(0)}")
+            except PollBusyError:
+                outcomes.append("PollBusyError")
+            send(far, b"x")
+
+        waiting = threading.current_thread()
+
+        def disturb() -> None:
+            until_blocked(waiting)
+            signal.pthread_kill(waiting.ident or 0, signal.SIGUSR1)
+
+        with self.on_signal(signal.SIGUSR1, handle):
+            disturbing = self.in_thread(disturb)
+            self.expect_events(poll, {"near": "r"})
+            disturbing.result()
+        self.check(outcomes == ["PollBusyError"], "PollBusyError from the wait in the handler", outcomes)
+
+    # -- THR-01 -----------------------------------------------------------------------------------------
 
     def test_THR_01_registering_does_not_wait_for_the_wait(self, poll: Poll[object]) -> None:
         near, far = self.socketpair()
-        waiter = self.in_thread(poll.poll).blocked()
+        waiter = self._waiting(poll)
         self.in_thread(poll.register, near, "near", Interest.READABLE).result()
         send(far, b"x")
-        events = waiter.result()
-        self.check(
-            [(event.token, event.readable) for event in events] == [("near", True)], "near is readable", repr(events)
-        )
+        self._expect_result(waiter, "near")
+
+    def test_THR_01_no_call_waits_for_the_wait(
+        self, poll: Poll[object], duplex: tuple[socket.socket, socket.socket]
+    ) -> None:
+        near, _ = duplex
+        waker = Waker(poll, "waker")
+        waiter = self._waiting(poll)
+        for call in (
+            lambda: poll.register(near, "registered", Interest.READABLE, Mode.ONESHOT),
+            lambda: poll.rearm(near),
+            lambda: poll.reregister(near, "reregistered", Interest.READABLE, Mode.LEVEL),
+            lambda: poll.deregister(near),
+        ):
+            self.in_thread(call).result()
+            waiter.blocked()
+        self.in_thread(waker.wake).result()
+        self._expect_result(waiter, "waker")
