@@ -48,7 +48,9 @@ __all__ = [
     "Harness",
     "RuleFailure",
     "Running",
+    "arrived",
     "drain",
+    "duplicate",
     "explain",
     "fill",
     "open_descriptors",
@@ -202,6 +204,21 @@ def fill(end: End) -> int:
                 sent += send(end, bytes(_CHUNK))
         if not _ready(end, selectors.EVENT_WRITE, SILENCE):
             return sent
+
+
+def arrived(end: End) -> None:
+    """Return once *end* has something to read, seen by another way than the backend under test.
+
+    TCP delivers when it likes: a rule that begins with readiness, or has it come and go, waits for it here.
+    """
+    assert _ready(end, selectors.EVENT_READ, SIGNAL_WAIT), f"nothing arrived at {end!r}"
+
+
+def duplicate(end: End) -> End:
+    """Open a second descriptor of the same file, without the library's hooks; the caller closes it."""
+    if isinstance(end, socket.socket):
+        return socket.fromfd(end.fileno(), end.family, end.type)
+    return Descriptor(os.dup(end.fileno()))
 
 
 def reset(sock: socket.socket) -> None:
