@@ -2,26 +2,215 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import sys
 import tempfile
+from itertools import product
 
-from polling import Interest, Poll, UnsupportedSourceError
-from polling_conformance.harness import Harness, recv, send
+import pytest
+
+from polling import Capability, Interest, NotRegisteredError, Poll, UnsupportedSourceError, net
+from polling_conformance.harness import SILENCE, Descriptor, drain, recv, send
+from polling_conformance.situations import Situations, stuff
 
 __all__ = ["SourceRules"]
 
 
-class SourceRules(Harness):
+class SourceRules(Situations):
     """Sockets of every kind are watched, pipes and terminals where declared, and files nowhere."""
 
-    def test_SRC_01_a_regular_file_is_refused(self, poll: Poll[object]) -> None:
-        with tempfile.TemporaryFile() as file:
-            self.expect_error(UnsupportedSourceError, poll.register, file, "file")
+    @pytest.mark.parametrize("kind", ["file", "directory"])
+    def test_SRC_01_files_and_directories_are_refused(self, poll: Poll[object], kind: str) -> None:
+        folder = self._sources.enter_context(tempfile.TemporaryDirectory())
+        if kind == "file":
+            source = self._open(os.path.join(folder, "file"), os.O_RDWR | os.O_CREAT)
+        elif sys.platform == "win32":
+            pytest.skip("this platform does not open directories")
+        else:
+            source = self._open(folder)
+        interests = Interest.READABLE, Interest.WRITABLE, Interest.READ_WRITE, Interest.NONE
+        for mode, interest, form in product(self.modes(), interests, (source, source.fileno())):
+            self.expect_error(UnsupportedSourceError, poll.register, form, kind, interest, mode)
+            self.expect_error(NotRegisteredError, poll.deregister, form)
+        self.expect_silence(poll)
+
+    @pytest.mark.parametrize("device", ["null", "zero"])
+    def test_SRC_02_character_devices_are_always_ready_or_refused(self, poll: Poll[object], device: str) -> None:
+        path = f"/dev/{device}"
+        if not os.path.exists(path):
+            pytest.skip(f"this platform has no {path}")
+        source = self._open(path, os.O_RDWR)
+        for interest, bits in (Interest.READABLE, "r"), (Interest.WRITABLE, "w"), (Interest.READ_WRITE, "rw"):
+            if not self.has(Capability.CHAR_DEVICES):
+                self._expect_refusal(poll, source)
+                continue
+            poll.register(source, interest, interest)
+            for _ in range(3):
+                self.expect_events(poll, {interest: bits})
+            poll.deregister(source)
+
+    def test_SRC_03_both_ends_of_a_terminal_tell_of_input_or_are_refused(self, poll: Poll[object]) -> None:
+        if sys.platform == "win32":
+            pytest.skip("this platform has no pseudo-terminals")
+        if not self.has(Capability.TTY):
+            for number in os.openpty():
+                source = Descriptor(number)
+                self._keep(source)
+                self._expect_refusal(poll, source)
+            return
+        master, slave = self.pty()
+        for mode in self.modes():
+            poll.register(master, "master", Interest.READABLE, mode)
+            poll.register(slave, "slave", Interest.READABLE, mode)
+            self.expect_silence(poll)
+            for near, far, token in (master, slave, "master"), (slave, master, "slave"):
+                send(far, b"typed")
+                self.expect_events(poll, {token: "r"})
+                assert drain(near) == b"typed"
+            self.expect_silence(poll)
+            for end in master, slave:
+                poll.deregister(end)
+                poll.register(end, end, Interest.WRITABLE, mode)
+            self.expect_events(poll, {master: "w", slave: "w"})
+            for end in master, slave:
+                poll.deregister(end)
+
+    @pytest.mark.parametrize("kind", ["pipe", "FIFO"])
+    def test_SRC_04_both_ends_of_a_pipe_are_watched_or_refused(self, poll: Poll[object], kind: str) -> None:
+        if not self.has(Capability.PIPES):
+            for number in os.pipe():
+                source = Descriptor(number)
+                self._keep(source)
+                self._expect_refusal(poll, source)
+            return
+        if kind == "pipe":
+            reader, writer = self.pipe()
+        else:
+            fifo = self.fifo()
+            reader, writer = fifo.reader, self.fifo_writer(fifo)
+        for mode in self.modes():
+            poll.register(reader, "reader", Interest.READABLE, mode)
+            self.expect_silence(poll)
+            send(writer, b"x")
+            self.expect_events(poll, {"reader": "r"})
+            poll.deregister(reader)
+            stuff(writer)
+            poll.register(writer, "writer", Interest.WRITABLE, mode)
+            self.expect_silence(poll)
+            drain(reader)
+            self.expect_events(poll, {"writer": "w"})
+            poll.deregister(writer)
+
+    def test_SRC_05_both_ends_of_a_socketpair_are_connected_streams(self, poll: Poll[object]) -> None:
+        for mode in self.modes():
+            ends = self.socketpair()
+            for end, peer in ends, ends[::-1]:
+                poll.register(end, "end", Interest.WRITABLE, mode)
+                self.expect_events(poll, {"end": "w"})
+                poll.reregister(end, "end", Interest.READABLE, mode)
+                self.expect_silence(poll)
+                send(peer, b"x")
+                self.expect_events(poll, {"end": "r"})
+                assert drain(end) == b"x"
+                poll.deregister(end)
+            end, peer = ends
+            poll.register(end, "end", Interest.READABLE, mode)
+            peer.close()
+            self.expect_events(poll, {"end": "r"})
+            assert recv(end) == b""
+            poll.deregister(end)
+
+    # -- datagrams -----------------------------------------------------------------------------------------
 
     def test_UDP_01_an_empty_datagram_is_readable_and_read_once(self, poll: Poll[object]) -> None:
         for near, far in self.udp_pair(), self.net_udp_pair():
-            poll.register(near, "near", Interest.READABLE)
-            send(far, b"")
-            self.expect_events(poll, {"near": "r"})
-            assert recv(near) == b""
-            self.expect_silence(poll)
+            for mode in self.modes(hooked=isinstance(near, net.UdpSocket)):
+                poll.register(near, "near", Interest.READABLE, mode)
+                send(far, b"")
+                self.expect_events(poll, {"near": "r"})
+                assert recv(near) == b""
+                self.expect_error(BlockingIOError, recv, near)
+                self.expect_silence(poll)
+                # It is no end of the stream: there is none.
+                send(far, b"x")
+                poll.reregister(near, "near", Interest.READABLE, mode)
+                self.expect_events(poll, {"near": "r"})
+                assert recv(near) == b"x"
+                poll.deregister(near)
+
+    def test_UDP_02_a_datagram_larger_than_the_buffer_is_taken_whole(self, poll: Poll[object]) -> None:
+        for near, far in self.udp_pair(), self.net_udp_pair():
+            for mode in self.modes(hooked=isinstance(near, net.UdpSocket)):
+                poll.register(near, "near", Interest.READABLE, mode)
+                send(far, b"0123456789")
+                self.expect_events(poll, {"near": "r"})
+                try:
+                    read = recv(near, 4)
+                except OSError as error:
+                    blocked = isinstance(error, BlockingIOError)
+                    self.check(not blocked, "a receive that gives the beginning, or EMSGSIZE", repr(error))
+                else:
+                    self.check(read == b"0123", "the beginning of the datagram", repr(read))
+                self.expect_silence(poll)
+                self.expect_error(BlockingIOError, recv, near)
+                poll.deregister(near)
+
+    @pytest.mark.parametrize("interest", [Interest.READABLE, Interest.WRITABLE, Interest.READ_WRITE])
+    def test_UDP_03_an_unreachable_port_is_told_to_every_interest_or_to_none(
+        self, poll: Poll[object], interest: Interest
+    ) -> None:
+        for make in self.udp_pair, self.net_udp_pair:
+            near, far = make()
+            poll.register(near, "near", interest)
+            far.close()
+            send(near, b"x")
+            # Without the hint, an event that is merely writable says that there is room, as there always is.
+            told = [event for event in poll.poll(SILENCE) if event.readable or event.error]
+            for event in told:
+                asked = (Interest.READABLE in interest, Interest.WRITABLE in interest)
+                self.check((event.readable, event.writable) == asked, f"a report to all of {interest!r}", repr(event))
+            if told:
+                try:
+                    read = recv(near)
+                except (ConnectionRefusedError, ConnectionResetError):
+                    pass
+                except BlockingIOError as error:
+                    self.check(self.by_completion(), "the next call to raise the error that was reported", repr(error))
+                else:
+                    raise self.failure("the next call to raise the error that was reported", f"it gave {read!r}")
+                if Interest.WRITABLE in interest:
+                    for event in self.expect_events(poll, {"near": "w"}):
+                        self.check(not event.error, "no error, since it was taken", repr(event))
+                else:
+                    self.expect_silence(poll)
             poll.deregister(near)
+
+    def test_UDP_04_a_datagram_socket_is_writable_at_once(self, poll: Poll[object]) -> None:
+        sources: dict[str, socket.socket] = {}
+        for mode in self.modes():
+            fresh, bound = (socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(2))
+            self._keep(fresh, bound)
+            for sock in fresh, bound:
+                sock.setblocking(False)
+            bound.bind(("127.0.0.1", 0))
+            sources |= {"fresh": fresh, "bound": bound, "connected": self.udp_pair()[0]}
+            hooked = net.UdpSocket.open(("127.0.0.1", 0))
+            self._keep(hooked)
+            sources["polling.net"] = hooked
+            for kind, sock in sources.items():
+                poll.register(sock, kind, Interest.WRITABLE, mode)
+            self.expect_events(poll, dict.fromkeys(sources, "w"))
+            for sock in sources.values():
+                poll.deregister(sock)
+
+    # -- helpers -------------------------------------------------------------------------------------------
+
+    def _open(self, path: str, flags: int = os.O_RDONLY) -> Descriptor:
+        source = Descriptor(os.open(path, flags))
+        self._keep(source)
+        return source
+
+    def _expect_refusal(self, poll: Poll[object], source: Descriptor) -> None:
+        self.expect_error(UnsupportedSourceError, poll.register, source, "refused")
+        self.expect_error(NotRegisteredError, poll.deregister, source)
