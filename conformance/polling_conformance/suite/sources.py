@@ -10,7 +10,7 @@ from itertools import product
 
 import pytest
 
-from polling import Capability, Interest, NotRegisteredError, Poll, UnsupportedSourceError, net
+from polling import Capability, Interest, Mode, NotRegisteredError, Poll, UnsupportedSourceError, net
 from polling_conformance.harness import SILENCE, Descriptor, drain, recv, send
 from polling_conformance.situations import Situations, stuff
 
@@ -30,7 +30,7 @@ class SourceRules(Situations):
         else:
             source = self._open(folder)
         interests = Interest.READABLE, Interest.WRITABLE, Interest.READ_WRITE, Interest.NONE
-        for mode, interest, form in product(self.modes(), interests, (source, source.fileno())):
+        for mode, interest, form in product(Mode, interests, (source, source.fileno())):
             self.expect_error(UnsupportedSourceError, poll.register, form, kind, interest, mode)
             self.expect_error(NotRegisteredError, poll.deregister, form)
         self.expect_silence(poll)
