@@ -492,6 +492,25 @@ class OwnershipRules(Harness):
         self.expect_events(poll, {"waker": "r"})
         self.expect_silence(outer)
 
+    def test_REG_24_a_poll_stays_readable_after_a_source_is_closed_with_a_duplicate(self, poll: Poll[object]) -> None:
+        self.needs(Capability.NESTED, refused=poll.fileno)
+        number = poll.fileno()
+        outer = self.make_poll()
+        outer.register(poll, "inner")
+        near, far = self.socketpair()
+        poll.register(near, "near")
+        closed, peer = self.socketpair()
+        self._keep(closed.dup())
+        poll.register(closed, "closed")
+        send(peer, b"x")
+        closed.close()
+        self._deregister_closed(poll, closed)
+        self._expect_silence_at_last(poll, "closed")
+        self.check(poll.fileno() == number, f"the same descriptor, {number}", poll.fileno())
+        send(far, b"x")
+        self.expect_events(poll, {"near": "r"})
+        self.expect_events(outer, {"inner": "r"})
+
     def test_REG_24_a_poll_cannot_be_registered_with_itself(self, poll: Poll[object]) -> None:
         self.needs(Capability.NESTED, refused=poll.fileno)
         near, far = self.socketpair()

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import tracemalloc
 from collections.abc import Callable
+from contextlib import suppress
 from itertools import count
 
 import pytest
@@ -195,6 +196,19 @@ class RegistrationRules(Harness):
             self.expect_error(InvalidSourceError, poll.rearm, number)
         self.expect_silence(poll)
 
+    def test_REG_04_deregister_refuses_a_negative_descriptor(self, poll: Poll[object]) -> None:
+        # Only a bare one: an object whose fileno() is negative was closed, of which REG-09 speaks.
+        for number in -1, -2, -(2**31):
+            self.expect_error(InvalidSourceError, poll.deregister, number)
+
+    @pytest.mark.parametrize("source", ["0", 0.0, None, object()], ids=lambda source: type(source).__name__)
+    def test_REG_04_deregister_refuses_what_has_no_fileno(self, poll: Poll[object], source: Numbered) -> None:
+        self.expect_error(TypeError, poll.deregister, source)
+
+    @pytest.mark.parametrize("number", ["0", 0.0, None], ids=repr)
+    def test_REG_04_deregister_refuses_a_fileno_that_is_no_integer(self, poll: Poll[object], number: object) -> None:
+        self.expect_error(TypeError, poll.deregister, Numbered(number))
+
     @pytest.mark.parametrize(
         "source", ["0", 0.0, None, object(), Numbered("0"), Numbered(None)], ids=lambda source: type(source).__name__
     )
@@ -289,6 +303,30 @@ class RegistrationRules(Harness):
 
     def _first_events(self, poll: Poll[object]) -> list[tuple[object, bool, bool]]:
         return [(event.token, event.readable, event.writable) for event in poll.poll()]
+
+    def test_REG_06_a_call_that_is_cut_off_locks_no_other_thread_out(self, poll: Poll[object]) -> None:
+        near, _ = self.socketpair()
+        other, _ = self.socketpair()
+
+        def change_twice() -> None:
+            poll.register(other, "of another thread")
+            poll.deregister(other)
+
+        for registered, call in (
+            (False, lambda: poll.register(near, "registered")),
+            (True, lambda: poll.reregister(near, "reregistered", Interest.WRITABLE, Mode.ONESHOT)),
+            (True, lambda: poll.rearm(near)),
+            (True, lambda: poll.deregister(near)),
+        ):
+            for point in count():
+                with suppress(AlreadyRegisteredError):
+                    poll.register(near, "near")
+                if not registered:
+                    poll.deregister(near)
+                struck = strike(call, point)
+                self.in_thread(change_twice).result()
+                if not struck:
+                    break
 
     def test_REG_07_signals_neither_fail_nor_repeat_a_call(self, poll: Poll[object], pair: Ends) -> None:
         if sys.platform == "win32":

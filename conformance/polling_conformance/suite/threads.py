@@ -78,6 +78,17 @@ class ThreadRules(Harness):
         poll.reregister(reader, "reregistered", Interest.READABLE, Mode.LEVEL)
         self._expect_result(waiter, "reregistered")
 
+    def test_REG_18_a_wait_reports_a_reregistration_under_its_own_token(self, poll: Poll[object], pair: Ends) -> None:
+        reader, writer = pair
+        send(writer, b"x")
+        poll.register(reader, "fired", Interest.READABLE, Mode.ONESHOT)
+        self.expect_events(poll, {"fired": "r"})
+        # Again and again, because what is reported depends on which of the two threads goes on first.
+        for turn in range(TURNS):
+            waiter = self._waiting(poll)
+            poll.reregister(reader, turn, Interest.READABLE, Mode.ONESHOT)
+            self._expect_result(waiter, turn)
+
     @pytest.mark.parametrize("mode", [Mode.ONESHOT, Mode.EDGE_ONESHOT], ids=["oneshot", "edge_oneshot"])
     def test_REG_18_a_wait_takes_up_a_rearming(self, poll: Poll[object], pair: Ends, mode: Mode) -> None:
         reader, writer = pair
