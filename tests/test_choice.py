@@ -170,7 +170,9 @@ def test_no_backend_at_all_lists_each_and_why(monkeypatch: pytest.MonkeyPatch) -
     assert polling.available_backends() == {}
 
 
-@pytest.mark.parametrize("wanted", [1, object(), b"epoll", ["epoll"], int, object], ids=repr)
+@pytest.mark.parametrize(
+    "wanted", [1, object(), b"epoll", ["epoll"], int, object], ids=lambda wanted: type(wanted).__name__
+)
 def test_what_is_no_backend_is_a_type_error(wanted: Any) -> None:
     with pytest.raises(TypeError, match="a name, a Backend class or an instance"):
         Poll(wanted)

@@ -64,7 +64,7 @@ class TestMine(BackendConformance):
         return ForgetfulPoll(self.backend)
 """,
         "-k",
-        "LVL_01 and tcp and not net",
+        "LVL_01_each_wait_reports_what_still_holds and tcp and not net",
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
@@ -91,7 +91,7 @@ class TestRight(BackendConformance):
     known_failures = {"LVL-01": "long mended"}
 """,
         "-k",
-        "LVL_01 and tcp and not net",
+        "LVL_01_each_wait_reports_what_still_holds and tcp and not net",
     )
     result.assert_outcomes(xfailed=1, failed=1)
     result.stdout.fnmatch_lines(["*XPASS(strict)*long mended*", "XFAIL*TestWrong*forgets*"])

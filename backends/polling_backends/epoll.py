@@ -25,9 +25,11 @@ removed, as it does for each source that was closed first. Then the next time th
 which is after a wake, after an event that is nobody's, or some hundred waits later, we read what the kernel
 watches from ``/proc/self/fdinfo``. A number that stands there twice, or that we do not watch, is a ghost,
 and the only way to be rid of it is a new epoll instance. ``dup2`` puts it under the old number, and because the
-waiting thread itself does it, nobody is left waiting on the old one. Oneshots that have fired are left out of the
-new instance, since nothing in epoll is silent about hangups, and come back when they are rearmed. The reading takes
-about half a microsecond a registration, so it is never done more than once between two looks.
+waiting thread itself does it, nobody is left waiting on the old one. Whoever watches this poll by another would
+be, and so what ``fileno`` gives is an epoll of its own that watches ours, made when it is first asked for.
+Oneshots that have fired are left out of the new instance, since nothing in epoll is silent about hangups, and come
+back when they are rearmed. The reading takes about half a microsecond a registration, so it is never done more
+than once between two looks.
 
 Without /proc there is no telling, and such a ghost stays: deregister before closing while a duplicate may live.
 
@@ -108,6 +110,7 @@ class EpollBackend(Backend):
         self._epoll.register(self._bell.fd, _flags.IN | ET)
         self._masks: dict[int, int] = {}  # what was asked for, by number: for rearming, and to tell ghosts
         self._suspicious = False
+        self._outer: _Epoll | None = None  # what others watch this one by, once somebody asked
 
     @property
     def internal(self) -> Collection[int]:
@@ -167,12 +170,18 @@ class EpollBackend(Backend):
             bell.ring()
 
     def fileno(self) -> int:
-        return self._epoll.fileno()
+        if self._outer is None:
+            outer = _open_epoll()
+            outer.register(self._epoll.fileno(), _flags.IN)
+            self._outer = outer
+        return self._outer.fileno()
 
     def close(self) -> None:
         self._bell = None
         self._masks.clear()
         self._epoll.close()
+        if self._outer is not None:
+            self._outer.close()
 
     # Closing the child's numbers takes nothing from the parent, whose own numbers keep the files open.
     abandon = close
@@ -200,6 +209,8 @@ class EpollBackend(Backend):
                 except OSError:
                     pass  # EBADF: closed, and not deregistered yet
             os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
+            if self._outer is not None:
+                self._outer.register(self._epoll.fileno(), _flags.IN)
         finally:
             fresh.close()
 

@@ -12,6 +12,11 @@ For the same reason the wait belongs to whoever took it: ``fetch = table.fetch; 
 either, so neither a handler nor another thread comes between the two, and a second waiter finds None. (The
 interpreter lock is what makes this so. A build without it would need a lock here.)
 
+Locks meet the same fact. After ``lock.acquire()`` and before the ``try`` that would release it a handler may raise,
+and the lock stays taken. ``with`` has no such gap, but takes twice as long as the calls. So the four calls that change
+registrations acquire inside the ``try``, and release what they may not have: when a handler raises
+while another thread has the lock, ``release`` says so with a RuntimeError, and nothing is to be done.
+
 Three more consequences:
 
   * ``repeat`` runs out after some hundred waits. That is the poll's slow pulse: every so often, and at no cost
@@ -29,6 +34,7 @@ Measured figures and the naive forms stand in ``benchmarks/`` and in the tests o
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import weakref
@@ -65,11 +71,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Poll"]
 
-EBADF: Final = 9  # on every system that has a Python; the module errno would cost an import
-ENOENT: Final = 2
-EPERM: Final = 1
-EEXIST: Final = 17
-
 LONGEST_WAIT: Final = 2_000_000.0
 """Seconds that one kernel wait may take: what fits in 31 bits of milliseconds. Longer ones are repeated."""
 
@@ -79,7 +80,7 @@ LARGEST_BATCH: Final = 65_536
 PULSE: Final = 256
 """Waits after which the sources of a batch are asked whether they are still open."""
 
-_GONE: Final = (ENOENT, EBADF)  # what a removal is answered when there is nothing to remove
+_GONE: Final = (errno.ENOENT, errno.EBADF)  # what a removal is answered when there is nothing to remove
 
 _NONE: Final = Interest.NONE
 _READABLE: Final = Interest.READABLE
@@ -163,8 +164,8 @@ class Poll(Generic[T]):
         table = self._table
         registrations = self._registrations
         lock = table.lock
-        lock.acquire()
         try:
+            lock.acquire()
             if (
                 fd in registrations
                 or type(fd) is not int
@@ -197,7 +198,10 @@ class Poll(Generic[T]):
             else:
                 registration.settled = True
         finally:
-            lock.release()
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # a signal struck while another thread had it; see the top of this module
 
     def reregister(self, source: Source, token: T, interest: Interest, mode: Mode) -> None:
         """Replace token, interest and mode of *source*, all three, and arm it anew.
@@ -223,8 +227,8 @@ class Poll(Generic[T]):
             fd = _number(source, error)
         table = self._table
         lock = table.lock
-        lock.acquire()
         try:
+            lock.acquire()
             registration = self._registrations.get(fd)
             if registration is None or registration() is not source:
                 registration = self._open_registration(source, fd)
@@ -256,7 +260,10 @@ class Poll(Generic[T]):
             registration.interest = interest
             registration.mode = mode
         finally:
-            lock.release()
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # a signal struck while another thread had it; see the top of this module
 
     def rearm(self, source: Source) -> None:
         """Arm *source* anew with the token, interest and mode it has: the cheap way on from a oneshot.
@@ -276,15 +283,18 @@ class Poll(Generic[T]):
         except (AttributeError, ValueError) as error:
             fd = _number(source, error)
         lock = self._table.lock
-        lock.acquire()
         try:
+            lock.acquire()
             registration = self._registrations.get(fd)
             if registration is None or registration() is not source:
                 registration = self._open_registration(source, fd)
             if registration.interest:
                 self._again(fd, registration.interest)
         finally:
-            lock.release()
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # a signal struck while another thread had it; see the top of this module
 
     def deregister(self, source: Source | Waker[T]) -> None:
         """Stop watching *source*, and let go of its token. No later wait reports it.
@@ -309,8 +319,8 @@ class Poll(Generic[T]):
             fd = -1  # some objects raise once they are closed, others say -1
         table = self._table
         lock = table.lock
-        lock.acquire()
         try:
+            lock.acquire()
             registration = self._registrations.get(fd)
             if registration is None or registration() is not source:
                 registration = self._any_registration(source, fd)
@@ -330,7 +340,10 @@ class Poll(Generic[T]):
             if registration.mode is self._emulated:
                 _silence(registration)
         finally:
-            lock.release()
+            try:
+                lock.release()
+            except RuntimeError:
+                pass  # a signal struck while another thread had it; see the top of this module
 
     def is_current(self, event: Event[T]) -> bool:
         """Tell whether what *event* reports is still registered, unchanged, and open.
@@ -608,19 +621,19 @@ class Poll(Generic[T]):
         if present is OWN:
             raise InvalidSourceError(f"descriptor {fd} is the poll's own")
         if present is not None and present.is_live():
-            raise AlreadyRegisteredError(EEXIST, f"descriptor {fd} is already registered, by {present()!r}")
+            raise AlreadyRegisteredError(errno.EEXIST, f"descriptor {fd} is already registered, by {present()!r}")
         if present is not None:
             del self._registrations[fd]
             self._table.forget(present)
             self._remove(fd)
-        self._check(source, fd, interest, mode)
-        if not interest:
-            # The kernel says whether the source can be watched; then it is out of the kernel's set again.
+        if interest is _NONE or (mode is self._emulated and not isinstance(source, ReportingSource)):
+            # Whether it can be watched at all the kernel says; then it is out of the kernel's set again.
             try:
                 self._add(fd, Interest.READABLE, Mode.ONESHOT)
             except OSError as error:
                 raise _translated(error, source) from None
             self._remove(fd)
+        self._check(source, fd, interest, mode)
 
     def _check(self, source: Source, fd: int, interest: Interest, mode: Mode) -> None:
         """Refuse what this backend cannot give, and have an emulated edge's source report its would-blocks."""
@@ -692,12 +705,12 @@ class Poll(Generic[T]):
         _check_number(source, fd)
         registration = self._registrations.get(fd)
         if registration is None or registration is OWN or not registration.is_live():
-            raise NotRegisteredError(ENOENT, f"{source!r} is not registered")
+            raise NotRegisteredError(errno.ENOENT, f"{source!r} is not registered")
         return registration  # the number names it: *source* is a bare number, or another object for the same
 
     def _any_registration(self, source: object, fd: int) -> AnyRegistration:
         """The same, but *source* may have been closed: then it is known by its identity alone."""
-        if fd.__class__ is int and fd >= 0:
+        if type(fd) is not int or fd >= 0 or type(source) is int:
             return self._open_registration(source, fd)
         if self._table.refusal is not None:
             raise self._refused()
@@ -707,7 +720,9 @@ class Poll(Generic[T]):
         for registration in self._registrations.values():
             if isinstance(registration, HeldRegistration) and registration.source is source:
                 return registration
-        raise NotRegisteredError(ENOENT, f"{source!r} is closed, and was not registered or its number was used again")
+        raise NotRegisteredError(
+            errno.ENOENT, f"{source!r} is closed, and was not registered or its number was used again"
+        )
 
     def _retire(self, waker: Waker[T]) -> None:
         """Deregister a waker."""
@@ -716,7 +731,7 @@ class Poll(Generic[T]):
             if table.refusal is not None:
                 raise self._refused()
             if waker not in table.wakers:
-                raise NotRegisteredError(ENOENT, f"{waker!r} is not registered")
+                raise NotRegisteredError(errno.ENOENT, f"{waker!r} is not registered")
             table.wakers.discard(waker)
             table.pending.pop(waker, None)
             table.woken.pop(waker, None)
@@ -754,10 +769,14 @@ def _wrong_types(interest: object, mode: object) -> TypeError:
 
 def _translated(error: OSError, source: object) -> OSError | PollingError:
     """Turn what a kernel said of a source into the library's error, where it has one."""
-    if error.errno == EBADF:
+    if error.errno == errno.EBADF:
         return InvalidSourceError(f"{source!r} is closed (EBADF)")
-    if error.errno == EPERM:
-        return UnsupportedSourceError(EPERM, f"{source!r} cannot be watched: a regular file or directory, perhaps")
+    if error.errno == errno.EPERM:
+        return UnsupportedSourceError(
+            errno.EPERM, f"{source!r} cannot be watched: a regular file or directory, perhaps"
+        )
+    if error.errno == errno.ELOOP:
+        return InvalidSourceError(f"{source!r} would watch itself, by way of this poll")
     return error
 
 
