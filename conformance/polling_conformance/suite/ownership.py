@@ -360,8 +360,10 @@ class OwnershipRules(Harness):
         send(fired_peer, b"x")
         send(parked_peer, b"x")
         self.expect_silence(poll)
+        waiter = self.in_thread(poll.poll).blocked()
         waker.wake()
-        self.expect_events(poll, {"waker": "r"})
+        events = waiter.result()
+        self.check([event.token for event in events] == ["waker"], "an event of the waker, and no other", events)
         for token, (near_, far_) in others.items():
             send(far_, b"x")
             self.expect_events(poll, {token: "r"})

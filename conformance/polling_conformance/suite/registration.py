@@ -366,6 +366,11 @@ class RegistrationRules(Harness):
         self, poll: Poll[object], duplex: tuple[socket.socket, socket.socket]
     ) -> None:
         near, far = duplex
+        poll.register(near, "writable", Interest.WRITABLE)
+        self.expect_events(poll, {"writable": "w"})
+        poll.reregister(near, "not readable", Interest.READABLE, Mode.LEVEL)
+        self.expect_silence(poll)
+        poll.deregister(near)
         send(far, b"x")
         poll.register(near, "both", Interest.READ_WRITE)
         self.expect_events(poll, {"both": "rw"})
