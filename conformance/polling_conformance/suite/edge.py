@@ -68,7 +68,7 @@ class EdgeRules(Harness):
         self._keep(other)
         return other
 
-    def _events(self, poll: Poll[object]) -> list[Event[object]]:
+    def _in_silence(self, poll: Poll[object]) -> list[Event[object]]:
         """What comes while silence is watched: for rules that allow some."""
         events: list[Event[object]] = []
         end = time.monotonic() + SILENCE
@@ -324,7 +324,7 @@ class EdgeRules(Harness):
         send(writer, b"a")
         self.expect_events(poll, {"reader": "r"})
         send(writer, b"b")
-        events = self._events(poll)
+        events = self._in_silence(poll)
         self.check(
             [(event.token, event.readable, event.writable) for event in events] in ([], [("reader", True, False)]),
             "no event, or one that says readable",
@@ -438,7 +438,7 @@ class EdgeRules(Harness):
         send(near, b"x")
         arrived(far)
         assert drain(far) == b"x"
-        events = self._events(poll)
+        events = self._in_silence(poll)
         self.check(
             [(event.token, event.readable, event.writable) for event in events] in ([], [("near", False, True)]),
             "no event, or one that says writable",

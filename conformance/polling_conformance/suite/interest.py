@@ -185,7 +185,7 @@ class InterestRules(Harness):
                     while True:
                         listener.accept()[0].close()
 
-    def _unconnected(self) -> net.TcpStream:
+    def _fresh_stream(self) -> net.TcpStream:
         sock = net.TcpStream(socket.AF_INET, socket.SOCK_STREAM)
         sock.setblocking(False)
         self._keep(sock)
@@ -195,7 +195,7 @@ class InterestRules(Harness):
         self, poll: Poll[object]
     ) -> None:
         for mode in Mode.EDGE, Mode.ONESHOT, Mode.EDGE_ONESHOT:
-            poll.register(self._unconnected(), mode.name, Interest.READ_WRITE, mode)
+            poll.register(self._fresh_stream(), mode.name, Interest.READ_WRITE, mode)
         seen: Counter[object] = Counter()
         end = time.monotonic() + SILENCE
         while (left := end - time.monotonic()) > 0:
@@ -211,7 +211,7 @@ class InterestRules(Harness):
             if listening:
                 server.listen()
             for mode in Mode:
-                stream = self._unconnected()
+                stream = self._fresh_stream()
                 poll.register(stream, mode.name, Interest.WRITABLE, mode)
                 early = poll.poll(0)
                 self.check(
