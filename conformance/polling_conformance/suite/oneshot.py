@@ -295,6 +295,7 @@ class OneshotRules(Harness):
         self.expect_silence(poll)
         send(pair[1], b"more")
         self.expect_events(poll, {"reader": "r"})
+        send(pair[1], b"and more")  # a new edge, but no new arming
         self.expect_silence(poll)
 
     def test_ONE_09_edge_oneshot_takes_listeners_and_datagrams(self, poll: Poll[object]) -> None:
