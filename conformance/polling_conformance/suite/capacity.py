@@ -101,7 +101,7 @@ class CapacityRules(Situations):
             poll.register(near, token, Interest.READABLE, mode)
         seen: list[object] = []
         for _ in tokens:
-            batch = [event.token for event in poll.poll(SIGNAL_WAIT, len(tokens))]
+            batch = [event.token for event in poll.poll(SIGNAL_WAIT, 10 * len(tokens))]
             self.check(len(set(batch)) == len(batch) > 0, "a batch without repetition", repr(batch))
             seen += batch
             if len(seen) >= len(tokens):

@@ -54,10 +54,10 @@ class SourceRules(Situations):
         if sys.platform == "win32":
             pytest.skip("this platform has no pseudo-terminals")
         if not self.has(Capability.TTY):
-            for number in os.openpty():
-                source = Descriptor(number)
-                self._keep(source)
-                self._expect_refusal(poll, source)
+            ends = [*map(Descriptor, os.openpty())]
+            self._keep(*ends)
+            for end in ends:
+                self._expect_refusal(poll, end)
             return
         master, slave = self.pty()
         for mode in self.modes():
@@ -79,10 +79,10 @@ class SourceRules(Situations):
     @pytest.mark.parametrize("kind", ["pipe", "FIFO"])
     def test_SRC_04_both_ends_of_a_pipe_are_watched_or_refused(self, poll: Poll[object], kind: str) -> None:
         if not self.has(Capability.PIPES):
-            for number in os.pipe():
-                source = Descriptor(number)
-                self._keep(source)
-                self._expect_refusal(poll, source)
+            ends = [*map(Descriptor, os.pipe())]
+            self._keep(*ends)
+            for end in ends:
+                self._expect_refusal(poll, end)
             return
         if kind == "pipe":
             reader, writer = self.pipe()
