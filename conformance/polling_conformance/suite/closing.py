@@ -10,6 +10,7 @@ import sys
 import threading
 import warnings
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -27,8 +28,8 @@ from polling import (
     Waker,
     net,
 )
-from polling_conformance.harness import Harness, open_descriptors, send, until_blocked
-from polling_conformance.interrupt import Interrupter, strike
+from polling_conformance.harness import SIGNAL_WAIT, Harness, open_descriptors, send, until_blocked
+from polling_conformance.interrupt import Interrupter, at_each_step, strike
 
 __all__ = ["ClosingRules"]
 
@@ -51,6 +52,22 @@ class ClosingRules(Harness):
         with pytest.raises(ZeroDivisionError), self.new_poll() as poll:
             1 // 0  # noqa: B018  # it is there to raise
         self.expect_error(PollClosedError, poll.poll, 0)
+
+    def test_CLS_01_closing_again_finishes_what_a_signal_handler_cut_off(self) -> None:
+        probe = self.make_poll()
+        before = open_descriptors()
+
+        def scene(interrupt: Interrupter) -> None:
+            poll = self.new_poll()
+            waiter = self.in_thread(poll.poll).blocked() if interrupt.step % 2 else None
+            outcome = interrupt(poll.close, strike)
+            poll.close()
+            if waiter is not None:
+                self.expect_error(PollClosedError, waiter.result)
+            left = {fd: what for fd, what in open_descriptors().items() if fd not in before}
+            self.check(not left, "no descriptor is left by the second close", f"{left}; {outcome}")
+
+        at_each_step(scene, probe)
 
     def test_CLS_02_every_call_after_the_close_says_so(self, poll: Poll[object]) -> None:
         near, far = self.socketpair()
@@ -87,6 +104,36 @@ class ClosingRules(Harness):
                 interruption = self.in_thread(interrupt)
                 self.expect_error(PollClosedError, poll.poll, timeout)
                 interruption.result()
+
+    @pytest.mark.parametrize("call", ["poll", "register", "reregister", "rearm", "deregister", "Waker"])
+    def test_CLS_03_closing_from_a_handler_at_any_step_of_a_call_is_the_one_error(self, call: str) -> None:
+        def scene(interrupt: Interrupter) -> None:
+            with self.new_poll() as poll:
+                near, far = self.socketpair()
+                for letter in "ab":
+                    Waker(poll, letter).wake()
+                if call != "register":
+                    poll.register(near, "near", Interest.READABLE)
+                calls: dict[str, Callable[[], object]] = {
+                    "poll": lambda: poll.poll(SIGNAL_WAIT),
+                    "register": lambda: poll.register(near, "near", Interest.READABLE),
+                    "reregister": lambda: poll.reregister(near, "near", Interest.READABLE, Mode.LEVEL),
+                    "rearm": lambda: poll.rearm(near),
+                    "deregister": lambda: poll.deregister(near),
+                    "Waker": lambda: Waker(poll, "third"),
+                }
+                outcome = interrupt(calls[call], poll.close)
+                self.check(
+                    outcome.error is None or isinstance(outcome.error, PollClosedError),
+                    "PollClosedError, or success if the call was as good as done",
+                    outcome,
+                )
+                if outcome.where:
+                    self.expect_error(PollClosedError, poll.poll, 0)
+                near.close()
+                far.close()
+
+        at_each_step(scene, self.make_poll())
 
     def test_CLS_04_calls_under_way_at_the_close_touch_no_stranger(self) -> None:
         for _ in range(20):
@@ -308,6 +355,39 @@ class ClosingRules(Harness):
             poll.close()
             del poll
             gc.collect()
+
+    def test_GCL_02_dropping_a_poll_frees_tokens_at_once(self) -> None:
+        near, _far = self.socketpair()
+        net_near, _net_far = self.net_tcp_pair()
+        tokens = [Token() for _ in range(3)]
+        freed = [weakref.ref(token) for token in tokens]
+        gc.collect()
+        gc.disable()
+        try:
+            for close in True, False:
+                poll = self.new_poll()
+                tokens = [Token() for _ in range(3)]
+                freed = [weakref.ref(token) for token in tokens]
+                poll.register(near, tokens[0], Interest.WRITABLE)
+                poll.register(net_near, tokens[1], Interest.WRITABLE, Mode.EDGE)
+                Waker(poll, tokens[2]).wake()
+                events = poll.poll(0)
+                self.check(len(events) == 3, "an event of each", events)
+                del events, tokens
+                self.check(all(token() for token in freed), "tokens live while registered", freed)
+                if close:
+                    poll.close()
+                    self.check(not any(token() for token in freed), "close frees the tokens", freed)
+                    del poll
+                else:
+                    gone = weakref.ref(poll)
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore", ResourceWarning)
+                        del poll
+                    self.check(gone() is None, "the poll is gone without the collector", "it is held by a cycle")
+                    self.check(not any(token() for token in freed), "dropping the poll frees the tokens", freed)
+        finally:
+            gc.enable()
 
     def test_GCL_02_dropping_a_source_closes_it_and_releases_its_token(self, poll: Poll[object]) -> None:
         for make in self._unkept_socketpair, self._unkept_net_pair:

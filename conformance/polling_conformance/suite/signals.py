@@ -98,6 +98,68 @@ class SignalRules(Harness):
 
         at_each_step(scene, self.make_poll())
 
+    def test_SIG_02_a_second_exception_at_any_step_of_the_next_wait_costs_no_event(self) -> None:
+        # The first one comes at the last step there is, so that there is a batch to take up again.
+        poll = self.make_poll()
+
+        def rehearsal(interrupt: Interrupter) -> None:
+            with Stage(self) as stage:
+                interrupt(stage.wait, strike)
+
+        last = at_each_step(rehearsal, poll)
+
+        def scene(interrupt: Interrupter) -> None:
+            with Stage(self) as stage:
+                outcome = Interrupter(last, interrupt.packages)(stage.wait, strike)
+                self.check(isinstance(outcome.error, Struck), "the first exception comes out of the wait", outcome)
+                outcome = interrupt(stage.wait, strike)
+                self._check_raised(outcome)
+                stage.expect_complete(outcome, outcome.returned)
+
+        at_each_step(scene, poll)
+
+    @pytest.mark.parametrize("change", ["register", "reregister", "rearm", "deregister"])
+    def test_SIG_02_an_exception_at_any_step_of_a_change_leaves_the_poll_usable(self, change: str) -> None:
+        def scene(interrupt: Interrupter) -> None:
+            with Stage(self) as stage:
+                poll = stage.poll
+                near, _far = self.socketpair()  # at once writable, and never readable
+                if change != "register":
+                    poll.register(near, "old", Interest.READABLE, Mode.LEVEL)
+                calls: dict[str, Callable[[], None]] = {
+                    "register": lambda: poll.register(near, "new", Interest.WRITABLE, Mode.ONESHOT),
+                    "reregister": lambda: poll.reregister(near, "new", Interest.WRITABLE, Mode.ONESHOT),
+                    "rearm": lambda: poll.rearm(near),
+                    "deregister": lambda: poll.deregister(near),
+                }
+                outcome = interrupt(calls[change], strike)
+                self._check_raised(outcome)
+                # Another thread does not share what a re-entrant lock lets this one do.
+                events = self.in_thread(stage.collect).result()
+                new = [(event.token, event.writable) for event in events if event.token in ("old", "new")]
+                self.check(
+                    new in ([], [("new", True)]), "one writable event under the new token, or none", f"{new}; {outcome}"
+                )
+                registered = self.in_thread(_deregister, poll, near).result()
+                expected = {"register": bool(new), "reregister": True, "rearm": True}.get(change, registered)
+                self.check(
+                    registered == expected,
+                    f"after {change} was cut off, the source {'is' if expected else 'is not'} registered",
+                    f"it is{'' if registered else ' not'}, and reported {new}; {outcome}",
+                )
+                stage.expect_complete(outcome, events)
+
+        at_each_step(scene, self.make_poll())
+
+    @pytest.mark.parametrize("mode", Mode)
+    def test_SIG_02_a_storm_costs_no_event(self, mode: Mode) -> None:
+        def in_the_child() -> Tally:
+            pairs = [_pair(self, mode) for _ in range(8)]
+            with self.new_poll() as poll:
+                return storm(poll, mode, pairs, ROUNDS)
+
+        self._expect_complete(self.in_child(in_the_child))
+
     # -- wake-up descriptors -----------------------------------------------------------------------------------
 
     def test_SIG_03_a_registered_wakeup_descriptor_ends_the_wait(self, poll: Poll[object]) -> None:
