@@ -152,3 +152,23 @@ def test_a_mistake_in_the_file_names_the_rule_and_the_key(old: str, new: str, me
     text = GOOD.replace(old, new, 1) if old else GOOD + new
     with pytest.raises(ValueError, match=re.escape(message)):
         parse(text)
+
+
+def rules_with_a_test() -> set[str]:
+    """Read the ids from the names of the suite's tests: ``def test_EDG_05_...`` tests EDG-05."""
+    suite = Path(contract.__file__).parent / "suite"
+    names = "".join(path.read_text(encoding="utf-8") for path in suite.glob("*.py"))
+    return {f"{family}-{number}" for family, number in re.findall(r"^ +def test_([A-Z]{3})_(\d\d)_\w", names, re.M)}
+
+
+def test_each_rule_has_a_test_or_says_why_not() -> None:
+    tested = rules_with_a_test()
+    excused = {rule.id for rule in RULES.values() if rule.planned or rule.declined or rule.untested}
+    assert not (missing := sorted(set(RULES) - tested - excused)), f"neither a test nor a reason: {' '.join(missing)}"
+    assert not (stale := sorted(tested & excused)), f"has a test, and says why it has none: {' '.join(stale)}"
+
+
+def test_each_test_of_the_suite_is_about_a_rule_that_exists() -> None:
+    tested = rules_with_a_test()
+    assert tested
+    assert tested <= set(RULES), f"no such rule: {' '.join(sorted(tested - set(RULES)))}"
