@@ -80,10 +80,17 @@ class SignalRules(Harness):
         waker = Waker(poll, "waker")
         for mode, near, far in _sources(self):
             poll.register(near, mode, Interest.READABLE, mode)
+            begun = threading.Event()
+            interruption = self.in_thread(_signal_main_thread_once_it_is_blocked, begun)
+            outcome = "it returned"
             with self.on_signal(signal.SIGUSR1, _strike):
-                interruption = self.in_thread(_signal_main_thread_once_it_is_blocked)
-                self.expect_error(Struck, poll.poll, SIGNAL_WAIT)
+                try:
+                    begun.set()  # from here on it may strike, though it tries to strike in the wait
+                    poll.poll(SIGNAL_WAIT)
+                except Struck:
+                    outcome = "the exception came out"
                 interruption.result()
+            self.check(outcome == "the exception came out", "the handler's exception comes out of the wait", outcome)
             send(far, b"x")
             waker.wake()
             self.expect_events(poll, {mode: "r", "waker": "r"})
@@ -478,10 +485,12 @@ def _sources(rules: Harness) -> Iterator[tuple[Mode, socket.socket, socket.socke
         yield mode, *_pair(rules, mode)
 
 
-def _signal_main_thread_once_it_is_blocked() -> float:
-    """Send SIGUSR1 to the main thread when it waits; give the time at which it was sent."""
+def _signal_main_thread_once_it_is_blocked(begun: threading.Event | None = None) -> float:
+    """Send SIGUSR1 to the main thread when it has begun and waits; give the time at which it was sent."""
     if sys.platform == "win32":
         pytest.skip("this platform cannot signal a thread")
+    if begun is not None:
+        begun.wait(SIGNAL_WAIT)
     until_blocked(threading.main_thread())
     sent = time.monotonic()
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
