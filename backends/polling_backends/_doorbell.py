@@ -52,12 +52,13 @@ class Doorbell:
             pass
 
     def __del__(self) -> None:
-        fd = getattr(self, "fd", None)
-        if fd is None:
-            return
+        try:
+            fd, write = self.fd, self._write
+        except AttributeError:
+            return  # it could not be made
         os.close(fd)
-        if self._write != fd:
-            os.close(self._write)
+        if write != fd:
+            os.close(write)
 
 
 _ONE = (1).to_bytes(8, sys.byteorder)  # an eventfd adds it up, a pipe takes it as eight bytes

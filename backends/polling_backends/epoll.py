@@ -157,8 +157,7 @@ class EpollBackend(Backend):
 
     def waiter(self) -> Wait:
         if self._suspicious:
-            self._suspicious = False
-            self._lay_ghosts()
+            self._suspicious = not self._lay_ghosts()
         return self._epoll.poll
 
     def decode(self, bits: int, interest: Interest) -> Readiness:
@@ -186,19 +185,23 @@ class EpollBackend(Backend):
     # Closing the child's numbers takes nothing from the parent, whose own numbers keep the files open.
     abandon = close
 
-    def _lay_ghosts(self) -> None:
-        """Compare what the kernel watches with what we do, and if it watches more, begin anew without that."""
+    def _lay_ghosts(self) -> bool:
+        """Compare what the kernel watches with what we do, and if it watches more, begin anew without that.
+
+        False if there was no descriptor or memory to spare. An exception from a signal handler leaves it to be done
+        again, too.
+        """
         try:
             armed = self._watched_by_kernel()
         except OSError:
-            return  # no /proc
+            return True  # no /proc, and so no telling
         if armed is None:
-            return
+            self._show_to_outer()
+            return True
         try:
             fresh = _open_epoll()
         except OSError:
-            self._suspicious = True  # no descriptor or memory to spare: once more, later
-            return
+            return False
         try:
             bell = self._bell
             if bell is not None:
@@ -209,10 +212,18 @@ class EpollBackend(Backend):
                 except OSError:
                     pass  # EBADF: closed, and not deregistered yet
             os.dup2(fresh.fileno(), self._epoll.fileno(), inheritable=False)
-            if self._outer is not None:
-                self._outer.register(self._epoll.fileno(), _flags.IN)
+            self._show_to_outer()
         finally:
             fresh.close()
+        return True
+
+    def _show_to_outer(self) -> None:
+        """Have the epoll that others watch watch ours, which it does not any more if ours is a new one."""
+        if self._outer is not None:
+            try:
+                self._outer.register(self._epoll.fileno(), _flags.IN)
+            except FileExistsError:
+                pass
 
     def _watched_by_kernel(self) -> list[int] | None:
         """Give our numbers that are armed in the kernel, if it watches anything beside them; else None."""

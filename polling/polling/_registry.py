@@ -131,7 +131,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.removed = False  # something was deregistered during this wait, which explains strays
         self.strays: list[int] = []  # numbers that turned up and are nobody's
         self.doubtful: list[Pair] = []  # pairs of registrations that changed during the wait
-        self.wakers: set[object] = set()  # held until deregistered
+        self.wakers: dict[object, object] = {}  # by key; held until deregistered
         self.pending: dict[object, Event[Any]] = {}  # what user space has to say: set by any thread
         self.woken: dict[object, Event[Any]] = {}  # what of it the waiter has taken, until it is handed out
 

@@ -18,8 +18,8 @@ What a backend may rely on, because ``Poll`` sees to it:
     behind everybody's back.
   * One thread at a time is inside the waiter. The other calls may come from any thread meanwhile,
     and what they change holds for the wait in progress.
-  * ``close`` is called once, when no other call but ``wake`` can be under way (nor ``rearm``, where edges
-    are native).
+  * ``close`` is called when no other call but ``wake`` can be under way (nor ``rearm``, where edges are native),
+    and once, unless an exception cuts it off: then once more.
 
 What it owes in return:
 

@@ -37,6 +37,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import warnings
 import weakref
 from itertools import repeat, starmap
 from operator import index
@@ -191,7 +192,7 @@ class Poll(Generic[T]):
                 if interest is not _NONE:
                     self._add(fd, interest, mode)
             except BaseException as error:
-                del registrations[fd]
+                registrations.pop(fd, None)
                 raise self._undone(registration, error) from None
             if table.fetch is None:
                 table.settle(registration)
@@ -339,6 +340,10 @@ class Poll(Generic[T]):
                         raise
             if registration.mode is self._emulated:
                 _silence(registration)
+        except (KeyError, ValueError):
+            if table.refusal is not None:  # closed by the handler of a signal that struck in this call
+                raise self._refused() from None
+            raise
         finally:
             try:
                 lock.release()
@@ -433,7 +438,8 @@ class Poll(Generic[T]):
                         return []
                     args[0] = min(remaining, LONGEST_WAIT)
         except BaseException:
-            table.cut_off = raw  # for the next wait to look at
+            if raw:
+                table.cut_off = raw  # for the next wait to look at
             table.alert = True
             raise
         finally:
@@ -467,10 +473,10 @@ class Poll(Generic[T]):
                 self._look_again(table.doubtful)
                 table.doubtful = []
         self._settle()
-        for waker in [*table.pending]:
+        for key, event in [*table.pending.items()]:
             # At no point is a wake in neither; in both, it counts once.
-            table.woken[waker] = table.pending[waker]
-            del table.pending[waker]
+            table.woken[key] = event
+            table.pending.pop(key, None)  # a handler may have closed the poll just now
         return [*table.woken.values(), *events]
 
     def _settle(self) -> None:
@@ -537,8 +543,9 @@ class Poll(Generic[T]):
 
         Rules: CLS-01 to CLS-06, FRK-02.
         """
+        # Closing again finishes what an exception from a signal handler may have cut off.
         with self._table.lock:
-            if self._table.refusal is not None:
+            if self._table.refusal is ForkedPollError:
                 return
             self._shut(PollClosedError)
         if not self._leave():
@@ -555,6 +562,7 @@ class Poll(Generic[T]):
         table.clear()
         table.wakers.clear()
         table.pending.clear()
+        table.woken = {}
         table.alert = True
 
     def _leave(self) -> bool:
@@ -565,8 +573,12 @@ class Poll(Generic[T]):
         if fetch is None:
             return False
         if table.refusal is PollClosedError:
-            with table.lock:
-                self._backend.close()
+            try:
+                with table.lock:
+                    self._backend.close()
+            except BaseException:
+                table.fetch = fetch  # cut off: who closes next does it again
+                raise
         return True
 
     def _after_fork(self) -> None:
@@ -587,8 +599,6 @@ class Poll(Generic[T]):
 
     def __del__(self) -> None:
         if getattr(self, "_again", None) is not None and self._table.refusal is None:
-            import warnings  # not needed before something goes wrong
-
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
             self.close()
 
@@ -730,11 +740,10 @@ class Poll(Generic[T]):
         with table.lock:
             if table.refusal is not None:
                 raise self._refused()
-            if waker not in table.wakers:
+            if table.wakers.pop(waker._key, None) is None:
                 raise NotRegisteredError(errno.ENOENT, f"{waker!r} is not registered")
-            table.wakers.discard(waker)
-            table.pending.pop(waker, None)
-            table.woken.pop(waker, None)
+            table.pending.pop(waker._key, None)
+            table.woken.pop(waker._key, None)
 
 
 def _silence(registration: AnyRegistration) -> None:

@@ -24,16 +24,17 @@ class Waker(Generic[T]):
     Rules: WAK-01 to WAK-11.
     """
 
-    __slots__ = ("_event", "_ring", "_table")
+    __slots__ = ("_event", "_key", "_ring", "_table")
 
     def __init__(self, poll: Poll[T], token: T) -> None:
         self._table = poll._table
         self._ring = poll.backend.wake
-        self._event: Event[T] = Event(token, Readiness(readable=True), self)
+        self._key = object()  # by which table and event know it: if they knew itself, it and its event were a cycle
+        self._event: Event[T] = Event(token, Readiness(readable=True), self._key)
         with self._table.lock:
             if self._table.refusal is not None:
                 raise poll._refused()
-            self._table.wakers.add(self)
+            self._table.wakers[self._key] = self
 
     def wake(self) -> None:
         """End the wait in progress, or else the next one at once.
@@ -50,8 +51,8 @@ class Waker(Generic[T]):
         # is woken, one that has not sees it. The bell rings each time, since no flag can tell whether an
         # earlier ring was heard before or after the waiter looked.
         table = self._table
-        if self in table.wakers:
-            table.pending[self] = self._event
+        if self._key in table.wakers:
+            table.pending[self._key] = self._event
             table.alert = True
             self._ring()
         elif table.refusal is ForkedPollError:
