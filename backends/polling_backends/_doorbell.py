@@ -28,6 +28,11 @@ class Doorbell:
             os.set_blocking(self.fd, False)
             os.set_blocking(self._write, False)
 
+    @property
+    def fds(self) -> tuple[int, ...]:
+        """The descriptors it has: for a pipe both ends."""
+        return (self.fd,) if self._write == self.fd else (self.fd, self._write)
+
     def ring(self) -> None:
         """Make the bell readable. A bell that is full is readable, so that a ring would block is no loss.
 

@@ -106,7 +106,7 @@ class EpollBackend(Backend):
     def __init__(self) -> None:
         self._epoll = _open_epoll()
         self._bell: Doorbell | None = Doorbell()
-        self._internal = (self._epoll.fileno(), self._bell.fd)
+        self._internal = (self._epoll.fileno(), *self._bell.fds)
         self._epoll.register(self._bell.fd, _flags.IN | ET)
         self._masks: dict[int, int] = {}  # what was asked for, by number: for rearming, and to tell ghosts
         self._suspicious = False

@@ -106,7 +106,7 @@ class PollBackend(Backend):
 
     def __init__(self) -> None:
         self._bell: Doorbell | None = Doorbell()
-        self._internal = (self._bell.fd,)
+        self._internal = self._bell.fds
         self._poll = _open_poll()
         self._poll.register(self._bell.fd, _flags.IN)
         self._lock = RLock()  # guards the two below and poll's own set; a leaf: nothing is called under it

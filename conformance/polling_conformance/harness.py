@@ -336,6 +336,7 @@ def open_descriptors() -> dict[int, str]:
 def _leaving_nothing_behind(failure: Callable[[str, str], RuleFailure]) -> Iterator[None]:
     """Fail if descriptors or threads differ afterwards from what they were before."""
     gc.collect()  # what an earlier test left to the collector is not this one's
+    gc.freeze()  # so that the collection after the test looks at its objects only, and not at all of pytest's
     descriptors, threads = open_descriptors(), set(threading.enumerate())
     yield
     gc.collect()

@@ -91,7 +91,7 @@ def number_of(source: object) -> int:
         return source
     try:
         number = source.fileno()  # type: ignore[attr-defined]  # that it has none is one of the answers
-    except (AttributeError, ValueError, OSError):
+    except (AttributeError, ValueError):
         return -1
     return number if type(number) is int else -1
 

@@ -15,7 +15,8 @@ What a backend may rely on, because ``Poll`` sees to it:
     as one another, and always with a number of at least 0, an Interest that is not empty, and a Mode.
   * ``register`` comes only for a number that is not registered, the other two only for one that is,
     as far as the table knows. The kernel may know better: numbers are closed and used again
-    behind everybody's back.
+    behind everybody's back. After a failure, and for a number that turned up unasked, ``deregister`` comes
+    for one that may never have been registered.
   * One thread at a time is inside the waiter. The other calls may come from any thread meanwhile,
     and what they change holds for the wait in progress.
   * ``close`` is called when no other call but ``wake`` can be under way (nor ``rearm``, where edges are native),
@@ -32,7 +33,8 @@ What it owes in return:
   * The batch that the waiter returns is not forgotten on the way: CPython runs signal handlers between
     any two calls, and an exception from one must not lose what was fetched. A facility that consumes
     what it reports (an edge, a oneshot) is asked by one C call whose result the waiter returns as it is; an
-    emulation changes its own books only when the next wait begins.
+    emulation changes its own books only when the next wait begins. What these books need is stored in the
+    waiter's own frame, with no call between that and its return.
 """
 
 from __future__ import annotations
@@ -81,7 +83,7 @@ class Capability(Flag):
     DUP_CLOSE: Closing a registered source while a duplicate of it lives ends its events.
     SHARED_SOURCE: One source can be registered in several polls.
     NESTED: ``Poll.fileno()`` exists, and is readable while the poll has events.
-    PRIORITY: ``Interest.PRIORITY`` is reported.
+    PRIORITY: ``Interest.PRIORITY`` is reported, and so are hangups and errors to whoever asks for nothing else.
     SUB_MS: Timeouts are kept to better than a millisecond.
     INTERRUPTIBLE: A signal handler runs at once during a wait; without it, within 0.25 s.
     CHAR_DEVICES: Character devices such as ``/dev/null`` can be registered, and are always ready.
@@ -132,7 +134,7 @@ class Backend(ABC):
     @property
     @abstractmethod
     def internal(self) -> Collection[int]:
-        """Its own descriptors. ``Poll`` refuses to register them and drops their pairs.
+        """Its own descriptors, all of them. ``Poll`` refuses to register them and drops their pairs.
 
         Fixed from construction until ``close``.
         """
@@ -143,7 +145,8 @@ class Backend(ABC):
 
         Raises:
             OSError: The kernel refuses. EBADF for a closed descriptor, EPERM for a regular file or a directory, on
-                every backend, whatever its facility says of them.
+                every backend, whatever its facility says of them; ``Poll`` puts these two in its own words.
+            UnsupportedError: The facility cannot watch this one, and the message says why. It is passed on as it is.
         """
 
     @abstractmethod
@@ -168,8 +171,8 @@ class Backend(ABC):
     def rearm(self, fd: int, interest: Interest) -> None:
         """Look at *fd* again for these bits: report them if they hold now, or when they next do.
 
-        Comes after a oneshot, after a batch that an exception cut off and, where edges are emulated, from
-        each would-block. Never blocks, ignores an *fd* it does not know.
+        Comes after a oneshot and after a batch that an exception cut off, with the whole interest, and where edges
+        are emulated from each would-block, with the direction. Never blocks, ignores an *fd* it does not know.
 
         Threads: any. A backend without ``Capability.NATIVE_EDGE`` takes it without a lock, also from inside
         a signal handler, also after ``close``: it notes it, and kicks the waiter if there is one. For the

@@ -87,7 +87,6 @@ _NONE: Final = Interest.NONE
 _READABLE: Final = Interest.READABLE
 _WRITABLE: Final = Interest.WRITABLE
 _READ_WRITE: Final = Interest.READ_WRITE
-_INTERESTS: Final = tuple(Interest(bits) for bits in range(8))
 
 
 class Poll(Generic[T]):
@@ -493,13 +492,12 @@ class Poll(Generic[T]):
             return starmap(self._backend.waiter(), repeat(self._args, PULSE))
 
     def _look_again(self, pairs: Sequence[Pair]) -> None:
-        """Have these pairs reported again, if they still hold; in LEVEL they are anyway."""
+        """Have these sources reported again, if they are still ready; in LEVEL they are anyway."""
         with self._table.lock:
-            for fd, bits in pairs:
+            for fd, _ in pairs:
                 registration = self._registrations.get(fd)
                 if registration is not None and registration is not OWN and registration.mode is not Mode.LEVEL:
-                    was = self._backend.decode(bits, registration.interest)
-                    self._again(fd, _INTERESTS[was.readable | was.writable << 1 | was.priority << 2])
+                    self._again(fd, registration.interest)
 
     def _turn_away(self, fd: int) -> None:
         """Take a number out of the backend that turned up and is nobody's, or whose source is closed.
@@ -685,6 +683,8 @@ class Poll(Generic[T]):
         self._table.forget(registration)
         if registration.mode is self._emulated:
             _silence(registration)
+        if isinstance(error, PollingError):
+            return error
         if isinstance(error, OSError) and error.errno is not None:
             return _translated(error, source)
         if self._table.refusal is not None:  # closed by the handler of a signal that struck in this call
@@ -696,16 +696,17 @@ class Poll(Generic[T]):
         """Put a registration back as it was before a change that failed; give the exception to raise."""
         if mode is self._emulated is not registration.mode:
             _silence(registration)
+        if isinstance(error, PollingError):
+            return error
         if isinstance(error, OSError) and error.errno is not None:
             return _translated(error, registration())
         if self._table.refusal is not None:  # as above
             return self._refused()
         fd = registration.fd
-        if not isinstance(error, PollingError):  # as above; a condition that holds may be reported once more
-            if registration.interest:
-                self._change(fd, registration.interest, registration.mode)
-            else:
-                self._remove(fd)
+        if registration.interest:  # as above; a condition that holds may be reported once more
+            self._change(fd, registration.interest, registration.mode)
+        else:
+            self._remove(fd)
         return error
 
     def _open_registration(self, source: object, fd: int) -> AnyRegistration:
