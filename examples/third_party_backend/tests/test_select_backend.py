@@ -1,0 +1,88 @@
+"""The contract, by the conformance kit, and what is particular to select."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from polling_select import SelectBackend
+
+from polling import Poll, UnsupportedError, Waker
+from polling_conformance import BackendConformance
+
+
+class TestSelect(BackendConformance):
+    backend = SelectBackend
+
+
+@contextmanager
+def beyond_the_end() -> Iterator[None]:
+    """Have every number that is opened meanwhile be too large for select."""
+    if sys.platform == "win32":
+        pytest.skip("select has room for any number on Windows")
+    import resource  # POSIX only
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < 1100:
+        pytest.skip("this process may not open a descriptor that is too large")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1100), hard))
+    taken: list[int] = []
+    try:
+        while not taken or taken[-1] < 1023:
+            taken.append(os.open(os.devnull, os.O_RDONLY))
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_number_that_is_too_large_is_refused_and_the_rest_goes_on() -> None:
+    near, far = socket.socketpair()
+    with Poll(SelectBackend) as poll, near, far:
+        poll.register(near, "near")
+        with beyond_the_end(), socket.socket() as large:
+            with pytest.raises(UnsupportedError, match=f"descriptor {large.fileno()} is too large"):
+                poll.register(large, "large")
+        far.send(b"x")
+        assert [event.token for event in poll.poll(10)] == ["near"]
+
+
+def test_a_backend_that_cannot_watch_its_own_bell_leaves_nothing_open() -> None:
+    with beyond_the_end():
+        lowest = os.dup(0)
+        os.close(lowest)
+        with pytest.raises(UnsupportedError, match="too large"):
+            Poll(SelectBackend)
+        again = os.dup(0)
+        os.close(again)
+    assert lowest == again
+
+
+def test_what_is_ready_is_reported_beside_what_was_closed() -> None:
+    near, far = socket.socketpair()
+    closed, other = socket.socketpair()
+    with Poll(SelectBackend) as poll, near, far, other:
+        poll.register(closed, "closed")
+        poll.register(near, "near")
+        far.send(b"x")
+        closed.close()
+        assert [event.token for event in poll.poll(0)] == ["near"]
+
+
+def test_a_bell_that_is_broken_is_an_error() -> None:
+    poll = Poll(SelectBackend)
+    waker = Waker(poll, "waker")
+    backend = poll.backend
+    assert isinstance(backend, SelectBackend)
+    listening, _ = backend.internal
+    os.dup2(os.open(os.devnull, os.O_RDONLY), listening)
+    with poll, pytest.raises(OSError, match="Socket operation on non-socket|woken"):
+        poll.poll(10)
+    assert waker
+    assert errno
