@@ -155,7 +155,10 @@ def test_the_changelog_has_a_section_for_the_version() -> None:
     assert f"\n## {PROJECT['project']['version']}" in text("CHANGELOG.md").replace("[", "").replace("]", "")
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md", "examples/third_party_backend/README.md"],
+)
 def test_links_within_the_checkout_lead_somewhere(document: str) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text(document))
     assert [t for t in targets if not (CHECKOUT / document).parent.joinpath(t).exists()] == []

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import pytest
 from polling_select import SelectBackend
 
-from polling import Poll, UnsupportedError, Waker
+from polling import Poll, UnsupportedError
 from polling_conformance import BackendConformance
 
 
 class TestSelect(BackendConformance):
     backend = SelectBackend
+    known_failures: ClassVar = {
+        "CAP-07": "select() ends at FD_SETSIZE: thousands of sources are more than it can watch"
+    }
 
 
 @contextmanager
@@ -46,9 +49,8 @@ def test_a_number_that_is_too_large_is_refused_and_the_rest_goes_on() -> None:
     near, far = socket.socketpair()
     with Poll(SelectBackend) as poll, near, far:
         poll.register(near, "near")
-        with beyond_the_end(), socket.socket() as large:
-            with pytest.raises(UnsupportedError, match=f"descriptor {large.fileno()} is too large"):
-                poll.register(large, "large")
+        with beyond_the_end(), socket.socket() as large, pytest.raises(UnsupportedError, match="is too large"):
+            poll.register(large, "large")
         far.send(b"x")
         assert [event.token for event in poll.poll(10)] == ["near"]
 
@@ -75,14 +77,11 @@ def test_what_is_ready_is_reported_beside_what_was_closed() -> None:
         assert [event.token for event in poll.poll(0)] == ["near"]
 
 
-def test_a_bell_that_is_broken_is_an_error() -> None:
-    poll = Poll(SelectBackend)
-    waker = Waker(poll, "waker")
-    backend = poll.backend
-    assert isinstance(backend, SelectBackend)
-    listening, _ = backend.internal
-    os.dup2(os.open(os.devnull, os.O_RDONLY), listening)
-    with poll, pytest.raises(OSError, match="Socket operation on non-socket|woken"):
-        poll.poll(10)
-    assert waker
-    assert errno
+def test_a_bell_whose_other_end_is_closed_is_an_error_and_no_spin() -> None:
+    with Poll(SelectBackend) as poll:
+        _, ringing = poll.backend.internal
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, ringing)  # closes the socket and keeps the number taken
+        os.close(null)
+        with pytest.raises(OSError, match="closed the socket by which this poll is woken"):
+            poll.poll(10)
