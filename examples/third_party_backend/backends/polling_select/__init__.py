@@ -124,28 +124,14 @@ class SelectBackend(Backend):
     def _wait(self, timeout: float | None, max_events: int) -> Sequence[Pair]:
         bell = self._bell
         assert bell is not None, "a wait after close"
-        if _LONGEST is not None:
-            timeout = _LONGEST if timeout is None else min(timeout, _LONGEST)
-        self._waiting = True
-        try:
-            self._do_books()
-            reading, writing = [bell.fd], []
-            for fd, watch in [*self._watches.items()]:  # copied in one step: others register meanwhile
-                if watch.armed & READ:
-                    reading.append(fd)
-                if watch.armed & WRITE:
-                    writing.append(fd)
-            found = select.select(reading, writing, writing if _WINDOWS else [], timeout)
-        except OSError as error:
-            here = error.__traceback__
-            if error.errno not in _CLOSED or here is None or here.tb_next is not None:
-                raise  # the last of these: by a signal handler, which has a frame of its own
-        else:
-            return self._batch(bell, _merged(*found), max_events)
-        finally:
-            self._waiting = False
-        self._pass_over_closed(bell)
-        return self._wait(0, max_events)  # what else is ready must not go unreported
+        ready = self._look(bell, timeout)
+        while ready is None:
+            self._pass_over_closed(bell)
+            ready = self._look(bell, 0)  # what else is ready must not go unreported
+        batch, delivered = self._choose(bell, ready, max_events)
+        # From here to the one who keeps the batch there is no call, and so no signal handler that could raise.
+        self._delivered = delivered
+        return batch
 
     def decode(self, bits: int, interest: Interest) -> Readiness:
         bits &= interest
@@ -181,8 +167,32 @@ class SelectBackend(Backend):
                 noted.armed |= noted.watched & interest if noted.mode is Mode.EDGE else noted.watched
             self._notes.popleft()  # not before: a handler may raise between any two of these
 
-    def _batch(self, bell: Doorbell, ready: dict[int, int], max_events: int) -> Sequence[Pair]:
-        """Choose what to deliver, and note it for the books."""
+    def _look(self, bell: Doorbell, timeout: float | None) -> dict[int, int] | None:
+        """Ask select, and give what is ready; None if it failed because a member was closed."""
+        if _LONGEST is not None:
+            timeout = _LONGEST if timeout is None else min(timeout, _LONGEST)
+        self._waiting = True
+        try:
+            self._do_books()
+            reading, writing = [bell.fd], []
+            for fd, watch in [*self._watches.items()]:  # copied in one step: others register meanwhile
+                if watch.armed & READ:
+                    reading.append(fd)
+                if watch.armed & WRITE:
+                    writing.append(fd)
+            return _merged(*select.select(reading, writing, writing if _WINDOWS else [], timeout))
+        except OSError as error:
+            here = error.__traceback__
+            if error.errno not in _CLOSED or here is None or here.tb_next is not None:
+                raise  # the last of these: by a signal handler, which has a frame of its own
+            return None
+        finally:
+            self._waiting = False
+
+    def _choose(
+        self, bell: Doorbell, ready: dict[int, int], max_events: int
+    ) -> tuple[list[Pair], list[tuple[_Watch, int]]]:
+        """Choose what to deliver: the batch, and what the books need to know of it."""
         rung: list[Pair] = []
         if ready.pop(bell.fd, 0):
             bell.clear()
@@ -203,8 +213,7 @@ class SelectBackend(Backend):
             if len(batch) == max_events:
                 self._served = fd
                 break
-        self._delivered = delivered
-        return batch + rung
+        return batch + rung, delivered
 
     def _pass_over_closed(self, bell: Doorbell) -> None:
         """Find what was closed, and watch it for nothing. The number stays known until it is deregistered."""
