@@ -37,7 +37,7 @@ def main(command: str = "", *arguments: str) -> int:
         return 2
     prepare()
     if command == "test":
-        return become(PYTHON, "-m", "pytest", *arguments)
+        return become(PYTHON, "-m", "pytest", *(arguments or ("-n", "3")))  # most tests wait most of the time
     if command == "serve":
         return become(PYTHON, "examples/http_hello.py", *arguments)
     return show()
