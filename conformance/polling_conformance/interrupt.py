@@ -1,9 +1,9 @@
 """A signal handler at any step of a call, one step after the other: what a storm of signals meets by chance.
 
-CPython runs the handler of a signal between two instructions, but not between any two: after a call, before
-its result is stored; and at the jump back of a loop. A tracer that acts there, and only there, stands for a
-handler that runs at that moment, deterministically and without a signal. What it raises comes out of that
-instruction just as a handler's exception does.
+CPython runs the handler of a signal between two instructions, but not between any two: when a function begins;
+after a call, before its result is stored; and at the jump back of a loop. A tracer that acts there, and only there,
+stands for a handler that runs at that moment, deterministically and without a signal. What it raises comes out of
+that instruction just as a handler's exception does.
 
 The tracer looks at the frames of the library and of the backend alone, finalisers excepted, out of which no exception
 comes. It takes the end of a Python function that was called from another for a step as well, where the interpreter
@@ -94,17 +94,21 @@ def _at_step(
     left = step
     last: dict[FrameType, str] = {}
 
-    def watch(frame: FrameType, event: str, _argument: object) -> Any:
+    def step_at(frame: FrameType) -> None:
         nonlocal left
+        if outcome.where is None:
+            left -= 1
+            if left == 0:
+                outcome.where = f"in {frame.f_code.co_qualname}, {frame.f_code.co_filename}:{frame.f_lineno}"
+                handler()
+
+    def watch(frame: FrameType, event: str, _argument: object) -> Any:
         if event == "opcode":
             before = last.get(frame, "")
             last[frame] = _names(frame.f_code)[frame.f_lasti]
             # CALL, CALL_FUNCTION_EX, CALL_KW, JUMP_BACKWARD
-            if before.startswith(("CALL", "JUMP_BACKWARD")) and outcome.where is None:
-                left -= 1
-                if left == 0:
-                    outcome.where = f"in {frame.f_code.co_qualname}, {frame.f_code.co_filename}:{frame.f_lineno}"
-                    handler()
+            if before.startswith(("CALL", "JUMP_BACKWARD")):
+                step_at(frame)
         return watch
 
     def enter(frame: FrameType, _event: str, _argument: object) -> Any:
@@ -113,6 +117,7 @@ def _at_step(
             return None
         frame.f_trace = watch  # 3.13 gives no opcodes to a frame that has none yet
         frame.f_trace_opcodes = True
+        step_at(frame)
         return watch
 
     before = sys.gettrace()
