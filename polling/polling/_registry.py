@@ -151,6 +151,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
             if not registration.settled:
                 self.alert = True
                 self.doubtful.append(pair)
+                self.unsettled.append(registration)  # again, in case an exception came before it was noted
                 return None
             readiness = self.backend.decode(bits, registration.interest)
             if not (readiness.readable or readiness.writable or readiness.priority):

@@ -249,16 +249,17 @@ class Poll(Generic[T]):
                     registration.pairs = tuple(outdated)
                     table.update(outdated)
                 raise self._unchanged(registration, mode, error) from None
-            finally:
-                if table.fetch is None:
-                    table.settle(registration)
-                else:
-                    registration.settled = True
-            if registration.mode is self._emulated is not mode:
-                _silence(registration)
+            # The kernel has it; so has the table, before there is a call in which a signal handler could raise.
+            former = registration.mode
             registration.token = token
             registration.interest = interest
             registration.mode = mode
+            if former is self._emulated is not mode:
+                _silence(registration)
+            if table.fetch is None:
+                table.settle(registration)
+            else:
+                registration.settled = True
         finally:
             try:
                 lock.release()

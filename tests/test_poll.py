@@ -1,0 +1,118 @@
+"""The front object where the rules of the kit cannot reach: what an exception, a race or a finaliser leaves behind."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from polling import Event, Interest, Mode, Poll, available_backends
+from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
+
+Sockets = tuple[socket.socket, socket.socket]
+SILENT = 0.05
+"""Seconds after which a poll that has nothing to say is believed."""
+
+
+@pytest.fixture(params=available_backends())
+def poll(request: pytest.FixtureRequest) -> Iterator[Poll[object]]:
+    with Poll[object](request.param) as poll:
+        yield poll
+
+
+@pytest.fixture
+def sockets() -> Generator[Sockets]:
+    near, far = socket.socketpair()
+    with near, far:
+        near.setblocking(False)
+        far.setblocking(False)
+        yield near, far
+
+
+def tokens(events: list[Event[object]]) -> list[object]:
+    return [event.token for event in events]
+
+
+@contextmanager
+def maybe_waiting(poll: Poll[object], during_a_wait: bool) -> Iterator[None]:
+    """As if another thread had the wait, if so asked."""
+    table = poll._table
+    fetch = table.fetch
+    if during_a_wait:
+        table.fetch = None
+    yield
+    table.fetch = fetch
+
+
+@pytest.mark.parametrize("during_a_wait", [False, True])
+def test_a_change_cut_off_at_any_step_is_wholly_made_or_wholly_absent(
+    poll: Poll[object], sockets: Sockets, during_a_wait: bool
+) -> None:
+    near, far = sockets
+    far.send(b"x")
+
+    def scene(interrupt: Interrupter) -> None:
+        poll.register(near, "old", Interest.WRITABLE)
+        assert tokens(poll.poll(0)) == ["old"]
+        with maybe_waiting(poll, during_a_wait):
+            outcome = interrupt(lambda: poll.reregister(near, "new", Interest.READABLE, Mode.ONESHOT), strike)
+        [event] = poll.poll(SILENT)
+        old = ("old", False, True)
+        new = ("new", True, False)
+        assert (event.token, event.readable, event.writable) in ([old, new] if outcome.error else [new]), outcome
+        assert bool(poll.poll(0)) == (event.token == "old"), outcome  # the new one is a oneshot
+        poll.deregister(near)
+
+    assert at_each_step(scene, poll) > 3
+
+
+@pytest.mark.parametrize("during_a_wait", [False, True])
+def test_a_registration_cut_off_at_any_step_is_reported_or_absent(
+    poll: Poll[object], sockets: Sockets, during_a_wait: bool
+) -> None:
+    near, far = sockets
+    far.send(b"x")
+
+    def scene(interrupt: Interrupter) -> None:
+        with maybe_waiting(poll, during_a_wait):
+            outcome = interrupt(lambda: poll.register(near, "it"), strike)
+        before = time.process_time()
+        reported = tokens(poll.poll(SILENT))
+        assert time.process_time() - before < SILENT / 2, f"{outcome}: the wait was spent spinning"
+        if outcome.error is None or near.fileno() in poll._registrations:
+            assert reported == ["it"], outcome
+            poll.deregister(near)
+        else:
+            assert isinstance(outcome.error, Struck)
+            assert reported == [], outcome
+
+    assert at_each_step(scene, poll) > 3
+
+
+@pytest.mark.parametrize("during_a_wait", [False, True])
+def test_a_removal_cut_off_at_any_step_leaves_no_event_behind(
+    poll: Poll[object], sockets: Sockets, during_a_wait: bool
+) -> None:
+    near, far = sockets
+
+    def scene(interrupt: Interrupter) -> None:
+        poll.register(near, "old")
+        far.send(b"x")
+        assert tokens(poll.poll(0)) == ["old"]
+        near.recv(1)
+        with maybe_waiting(poll, during_a_wait):
+            outcome = interrupt(lambda: poll.deregister(near), strike)
+        far.send(b"x")
+        registered = near.fileno() in poll._registrations
+        assert tokens(poll.poll(SILENT)) == (["old"] if registered else []), outcome
+        if registered:
+            poll.deregister(near)
+        poll.register(near, "new")
+        assert tokens(poll.poll(SILENT)) == ["new"], outcome
+        poll.deregister(near)
+        near.recv(1)
+
+    assert at_each_step(scene, poll) > 3
