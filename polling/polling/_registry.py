@@ -189,5 +189,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
 
     def outdate(self, registration: AnyRegistration) -> dict[Pair, Event[Any] | None]:
         """Let go of the events of a registration: they are not current any more. Gives them by pair."""
-        pairs, registration.pairs = registration.pairs, ()
-        return {pair: self.pop(pair, None) for pair in pairs}
+        # The pairs go last: cut off by a signal handler's exception, this can be done again.
+        events = {pair: self.pop(pair) for pair in registration.pairs if pair in self}
+        registration.pairs = ()
+        return events

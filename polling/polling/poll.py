@@ -326,11 +326,11 @@ class Poll(Generic[T]):
             if registration is None or registration() is not source:
                 registration = self._any_registration(source, fd)
                 fd = registration.fd
+            if registration.pairs:
+                table.outdate(registration)
             if table.fetch is None:
                 table.removed = table.alert = True
             del self._registrations[fd]
-            if registration.pairs:
-                table.outdate(registration)
             registration.token = None
             if registration.interest is not _NONE:
                 try:
@@ -514,8 +514,8 @@ class Poll(Generic[T]):
             elif registration.is_live():
                 return
             else:
-                del self._registrations[fd]
                 table.forget(registration)
+                self._registrations.pop(fd, None)
             self._remove(fd)
 
     # -- closing -------------------------------------------------------------------------------------------
@@ -632,8 +632,8 @@ class Poll(Generic[T]):
         if present is not None and present.is_live():
             raise AlreadyRegisteredError(errno.EEXIST, f"descriptor {fd} is already registered, by {present()!r}")
         if present is not None:
-            del self._registrations[fd]
             self._table.forget(present)
+            self._registrations.pop(fd, None)
             self._remove(fd)
         if interest is _NONE or (mode is self._emulated and not isinstance(source, ReportingSource)):
             # Whether it can be watched at all the kernel says; then it is out of the kernel's set again.
