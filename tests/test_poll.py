@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import pytest
 
 from polling import Event, Interest, Mode, Poll, available_backends
+from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 Sockets = tuple[socket.socket, socket.socket]
@@ -116,3 +117,27 @@ def test_a_removal_cut_off_at_any_step_leaves_no_event_behind(
         near.recv(1)
 
     assert at_each_step(scene, poll) > 3
+
+
+def cut_off_a_wait(poll: Poll[object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fetch a batch that is not handed out, as when a signal handler raises at that moment."""
+    with monkeypatch.context() as patch:
+        patch.setattr(poll.backend, "decode", lambda bits, interest: strike())
+        with pytest.raises(Struck):
+            poll.poll(0)
+
+
+@pytest.mark.parametrize("mode", [Mode.ONESHOT, Mode.EDGE_ONESHOT])
+def test_a_oneshot_whose_batch_was_cut_off_is_armed_in_both_directions(
+    poll: Poll[object], sockets: Sockets, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    near, far = sockets
+    fill(near)
+    far.send(b"x")
+    poll.register(near, "near", Interest.READ_WRITE, mode)
+    cut_off_a_wait(poll, monkeypatch)  # it was readable, and only that
+    near.recv(1)
+    assert poll.poll(0) == []
+    drain(far)
+    [event] = poll.poll(SILENT)
+    assert event.writable

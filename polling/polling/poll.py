@@ -497,7 +497,8 @@ class Poll(Generic[T]):
         with self._table.lock:
             for fd, _ in pairs:
                 registration = self._registrations.get(fd)
-                if registration is not None and registration is not OWN and registration.mode is not Mode.LEVEL:
+                if registration is not None and registration.interest and registration.mode is not Mode.LEVEL:
+                    # All of the interest, for a oneshot was disarmed as a whole, whichever part of it was reported.
                     self._again(fd, registration.interest)
 
     def _turn_away(self, fd: int) -> None:
