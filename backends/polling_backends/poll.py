@@ -112,7 +112,7 @@ class PollBackend(Backend):
         self._lock = RLock()  # guards the two below and poll's own set; a leaf: nothing is called under it
         self._watches: dict[int, _Watch] = {}
         self._delivered: Sequence[tuple[int, _Watch, int]] = ()  # by the last wait; the books are not done yet
-        self._notes: deque[tuple[int, Interest]] = deque()  # what to arm again
+        self._notes: deque[tuple[int, _Watch, Interest]] = deque()  # what to arm again
         self._waiting = False
         self._served = -1  # the last number of a batch that had to leave some out
 
@@ -140,8 +140,10 @@ class PollBackend(Backend):
         self._kick()
 
     def rearm(self, fd: int, interest: Interest) -> None:
-        self._notes.append((fd, interest))
-        self._kick()
+        watch = self._watches.get(fd)
+        if watch is not None:
+            self._notes.append((fd, watch, interest))
+            self._kick()
 
     def waiter(self) -> Wait:
         return self._wait
@@ -212,11 +214,10 @@ class PollBackend(Backend):
                 self._set(fd, watch)
         self._delivered = ()
         while self._notes:
-            fd, interest = self._notes[0]
-            noted = self._watches.get(fd)
-            if noted is not None:
-                noted.armed |= noted.watched & _flags.WATCHED[interest]
-                self._set(fd, noted)
+            fd, watch, interest = self._notes[0]
+            watch.armed |= watch.watched & _flags.WATCHED[interest]
+            if self._watches.get(fd) is watch:  # and not another, which a note from before must not arm
+                self._set(fd, watch)
             self._notes.popleft()
 
     def _set(self, fd: int, watch: _Watch) -> None:
@@ -232,11 +233,14 @@ class PollBackend(Backend):
             pass  # disarmed, and so out already
 
     def _drop(self, fd: int, watch: _Watch) -> None:
-        """Take a closed number out of the set."""
+        """Take a closed number out of the set, unless it was opened and registered anew since the kernel was asked."""
         with self._lock:
             if self._watches.get(fd) is watch:
-                del self._watches[fd]
-                self._leave_set(fd)
+                try:
+                    os.fstat(fd)
+                except OSError:
+                    del self._watches[fd]
+                    self._leave_set(fd)
 
     def _answer(self, flags: int) -> None:
         """Clear the doorbell. One that is broken must not spin."""
