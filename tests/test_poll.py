@@ -141,3 +141,11 @@ def test_a_oneshot_whose_batch_was_cut_off_is_armed_in_both_directions(
     drain(far)
     [event] = poll.poll(SILENT)
     assert event.writable
+
+
+def test_a_wait_of_no_time_sees_what_is_ready_behind_the_doorbell(poll: Poll[object], sockets: Sockets) -> None:
+    near, far = sockets
+    poll.backend.wake()
+    poll.register(near, "near")
+    far.send(b"x")
+    assert tokens(poll.poll(0, max_events=1)) == ["near"]

@@ -409,6 +409,7 @@ class Poll(Generic[T]):
             else:
                 timeout = _seconds(timeout)
                 deadline = monotonic() + timeout
+                late = False
                 args[0] = timeout if timeout < LONGEST_WAIT else LONGEST_WAIT
             if table.alert and self._resume():
                 args[0] = 0
@@ -429,14 +430,18 @@ class Poll(Generic[T]):
                         return events  # type: ignore[return-value]  # _sort_out left no None
                 elif events:
                     return events  # type: ignore[return-value]  # a None comes with an alert
-                raw = ()
                 if deadline is None:
                     args[0] = None
                 else:
                     remaining = deadline - monotonic()
-                    if remaining <= 0:
+                    if remaining > 0:
+                        args[0] = min(remaining, LONGEST_WAIT)
+                    elif raw and not late:
+                        late = True  # what came was not for the caller, and may have kept out what is: one more look
+                        args[0] = 0
+                    else:
                         return []
-                    args[0] = min(remaining, LONGEST_WAIT)
+                raw = ()
         except BaseException:
             if raw:
                 table.cut_off = raw  # for the next wait to look at
