@@ -43,6 +43,7 @@ from polling import Backend, Capability, Event, Poll, PollClosedError, Unsupport
 __all__ = [
     "SIGNAL_WAIT",
     "SILENCE",
+    "THOROUGH",
     "Descriptor",
     "End",
     "Harness",
@@ -72,6 +73,9 @@ SIGNAL_WAIT: Final = 10.0 * _SCALE
 SILENCE: Final = 0.05 * _SCALE
 """Seconds to watch that nothing comes. Short: every rule about silence spends them, a failing one does not."""
 
+THOROUGH: Final = os.environ.get("POLLING_THOROUGH", "0") != "0"
+"""Whether a test that searches is to search long: set by ``polling-conformance --thorough``."""
+
 _LETTERS: Final = {"r": "readable", "w": "writable", "p": "priority"}
 _PROMISES: Final = frozenset(_LETTERS.values())
 _CHUNK: Final = 4096
@@ -81,7 +85,17 @@ _CHUNK: Final = 4096
 
 
 class RuleFailure(AssertionError):
-    """A rule does not hold. The message says which, and is meant for the backend's author."""
+    """A rule does not hold. The message says which, and is meant for the backend's author.
+
+    Attributes:
+        expectation: What the test expected.
+        observation: What it saw instead.
+    """
+
+    def __init__(self, message: str, expectation: str, observation: str) -> None:
+        super().__init__(message)
+        self.expectation = expectation
+        self.observation = observation
 
 
 def rule_of(test_name: str) -> str | None:
@@ -105,7 +119,7 @@ def explain(test_name: str, backend: str, expectation: str, observation: str) ->
     if known is not None:
         lines.append(f"intent:   {known.intent}")
         lines += [f"check:    {step}" for step in known.checklist]
-    return RuleFailure("\n".join(lines))
+    return RuleFailure("\n".join(lines), expectation, observation)
 
 
 # -- sources: one way to read and write all of them ------------------------------------------------------
