@@ -1,0 +1,136 @@
+"""The command: ``polling-conformance``, or ``python -m polling_conformance``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tomllib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from polling import available_backends
+from polling_conformance.report import Matrix, Report, encodable, listing
+from polling_conformance.rules import RULES
+from polling_conformance.runner import Tell, check
+from polling_conformance.suite import BackendConformance
+from polling_conformance.worker import SMOKE, Refusal, tested_rows
+
+__all__ = ["main"]
+
+_DESCRIPTION = """\
+Say whether readiness backends keep the contract of polling-io. Each is put through the kit in processes of its
+own, all at the same time. The exit status is 0 if all conform, 1 if one does not, 2 if that could not be tried.
+"""
+
+
+def main() -> int:
+    """Do what the arguments say, and give the exit status."""
+    parser = _parser()
+    arguments = parser.parse_args()
+    encodable(sys.stdout)
+    # The console script's own folder is first on the path, where `python -m` has the current one.
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    tested = tested_rows(BackendConformance)
+    if arguments.list:
+        sys.stdout.write(listing(tested))
+        return 0
+    try:
+        rows = _rows(arguments.rules, tested)
+        known = _known(arguments.known)
+        reports = {form: path for form in ("html", "json", "junit") if (path := getattr(arguments, form)) is not None}
+        for path in reports.values():
+            _writable(path)
+        targets = list(dict.fromkeys(arguments.backend)) or list(available_backends())
+        if not targets:
+            raise Refusal("no backend can run here: `python -m polling` says why")
+        shown: list[str] = []
+
+        def begin(targets: Sequence[str], rows: Sequence[str]) -> Tell:
+            shown.extend(rows)
+            return Matrix(sys.stdout, targets, rows).tell
+
+        conclusions = asyncio.run(check(targets, rows, known, thorough=arguments.thorough, begin=begin))
+    except Refusal as refusal:
+        print(f"polling-conformance: {refusal}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    report = Report(conclusions, shown, partial=bool(rows))
+    sys.stdout.write(report.text())
+    forms: dict[str, Callable[[], str]] = {"html": report.html, "json": report.json, "junit": report.junit}
+    for form, path in reports.items():
+        path.write_text(forms[form](), encoding="utf-8", errors="backslashreplace")
+    return 0 if report.conforms else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="polling-conformance", description=_DESCRIPTION)
+    parser.add_argument(
+        "backend",
+        nargs="*",
+        metavar="NAME | module:Class",
+        help="a backend by its registered name, or the address of a subclass of polling.Backend or of "
+        "polling_conformance.BackendConformance; default: every backend that can run here",
+    )
+    parser.add_argument("--rules", metavar="ID,...", help="only these: ids such as EDG-05, families such as EDG")
+    parser.add_argument(
+        "--known", type=Path, metavar="FILE", help='rules expected to fail, TOML: EDG-05 = "reason"; a pass then fails'
+    )
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a web page, which needs nothing else")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all that was found as data")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="write JUnit's XML, for CI servers")
+    parser.add_argument("--thorough", action="store_true", help="search longer: at most 10 minutes a backend")
+    parser.add_argument("--list", action="store_true", help="only list the rules: id, level, status, sentence")
+    return parser
+
+
+def _rows(wanted: str | None, tested: Sequence[str]) -> list[str]:
+    """Give the rows that ``--rules`` names, in the contract's order; none for all."""
+    if wanted is None:
+        return []
+    known = list(dict.fromkeys([SMOKE, *RULES, *tested]))
+    chosen: set[str] = set()
+    for word in wanted.split(","):
+        rows = {row for row in known if word.strip() in (row, row.partition("-")[0])}
+        if not rows:
+            raise Refusal(f"--rules: there is no rule {word.strip()!r}; --list shows all")
+        chosen |= rows
+    if not chosen.intersection(tested):
+        raise Refusal(f"--rules: none of {wanted} has a test; --list says why")
+    return [row for row in known if row in chosen]
+
+
+def _known(path: Path | None) -> dict[str, str]:
+    """Read ``--known``."""
+    if path is None:
+        return {}
+    try:
+        entries = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise Refusal(f"--known: {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # not UTF-8, or not TOML
+        raise Refusal(f"--known: {path} is not TOML: {error}") from error
+    for row, reason in entries.items():
+        rule = RULES.get(row)
+        if rule is None:
+            raise Refusal(f"--known: {path}: there is no rule {row!r}; --list shows all")
+        if rule.planned or rule.declined or rule.untested:
+            raise Refusal(f"--known: {path}: {row} has no test that could fail; --list says why")
+        if not isinstance(reason, str) or not reason.strip():
+            raise Refusal(f"--known: {path}: {row} must have a reason, in quotes")
+    return entries
+
+
+def _writable(path: Path) -> None:
+    """See that a report can be written before anything is run."""
+    try:
+        with path.open("a", encoding="utf-8"):
+            pass
+    except OSError as error:
+        raise Refusal(f"{path} cannot be written: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,389 @@
+"""What the command says: the matrix while it grows, the failures, and the same as JSON, JUnit's XML and a web page."""
+
+from __future__ import annotations
+
+import json
+import platform
+import re
+import shutil
+import sys
+import textwrap
+import xml.etree.ElementTree as ET
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from html import escape
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from string import Template
+from typing import TextIO
+
+from polling_conformance.rules import CONTRACT_VERSION, FACILITIES, FAMILIES, RULES
+from polling_conformance.runner import Conclusion, State, Verdict
+from polling_conformance.worker import SMOKE, Failure, row_of
+
+__all__ = ["Matrix", "Report", "listing"]
+
+_ABOUT = {SMOKE: "The backend can be made, sees a readable source, is woken, and is closed."}
+"""What the rows that are no rules are about."""
+
+
+def _sentence(row: str) -> str:
+    return RULES[row].sentence if row in RULES else _ABOUT.get(row, "")
+
+
+def _loud(state: State) -> str:
+    return str(state) if state.good else state.upper()
+
+
+def listing(tested: Sequence[str]) -> str:
+    """Give all rules, a line each: id, level, status, sentence."""
+    lines = []
+    for rule in RULES.values():
+        status = "tested" if rule.id in tested else "no test"
+        for word, said in (("planned", rule.planned), ("declined", rule.declined), ("untested", rule.untested)):
+            status = word if said else status
+        lines.append(f"{rule.id}  {rule.level:10}  {'core' if rule.core else '':4}  {status:8}  {rule.sentence}")
+    return "\n".join(lines) + "\n"
+
+
+def reproduction(conclusion: Conclusion, failure: Failure) -> str:
+    """Give a script that shows a failure: the test's own where it gave one, else one that runs the test alone."""
+    if failure.script:
+        return failure.script
+    if not failure.test:
+        return ""
+    about = conclusion.description
+    lines = [
+        f"# {row_of(failure.test)} on {conclusion.target}: save where the backend can be imported, and run with Python.",
+        "import pytest",
+    ]
+    if about.is_suite:
+        lines += ["", about.imports, "", "", "class TestBackend(target):", "    pass"]
+    else:
+        lines += ["", "from polling_conformance import BackendConformance", about.imports, "", ""]
+        lines += ["class TestBackend(BackendConformance):", "    backend = target"]
+    address = "::TestBackend::" + failure.test
+    lines += ["", "", 'if __name__ == "__main__":', f"    test = __file__ + {address!r}"]
+    lines += ['    raise SystemExit(pytest.main(["-p", "no:cacheprovider", test]))', ""]
+    return "\n".join(lines)
+
+
+def command(conclusion: Conclusion, row: str) -> str:
+    """Give the command that tests one row again."""
+    return f"polling-conformance {conclusion.target} --rules {row}"
+
+
+# -- text --------------------------------------------------------------------------------------------------
+
+
+class Matrix:
+    """Prints a line for each rule as soon as all backends have a verdict on it."""
+
+    def __init__(self, out: TextIO, targets: Sequence[str], rows: Sequence[str]) -> None:
+        self._out = out
+        self._verdicts: dict[str, dict[str, Verdict]] = {}
+        self._widths = {target: max(len(target), len("unexpected pass")) for target in targets}
+        self._first = max(len(row) for row in rows)
+        self._line = shutil.get_terminal_size((120, 24)).columns if out.isatty() else 120
+        self._print(f"contract {CONTRACT_VERSION}, {_machine()}\n")
+        self._print(self._row("", dict(zip(targets, targets, strict=True)), ""))
+
+    def tell(self, target: str, verdict: Verdict) -> None:
+        """Take a verdict. One on a row that was printed already is printed once more."""
+        verdicts = self._verdicts.setdefault(verdict.row, {})
+        verdicts[target] = verdict
+        if len(verdicts) == len(self._widths):
+            states = {target: _loud(verdicts[target].state) for target in self._widths}
+            self._print(self._row(verdict.row, states, _sentence(verdict.row)))
+
+    def _row(self, head: str, cells: Mapping[str, str], sentence: str) -> str:
+        columns = [f"{head:{self._first}}", *(f"{cells[target]:{width}}" for target, width in self._widths.items())]
+        line = "  ".join(columns)
+        room = self._line - len(line) - 2
+        return (
+            f"{line}  {textwrap.shorten(sentence, room, placeholder=' ...')}".rstrip() if room > 30 else line.rstrip()
+        )
+
+    def _print(self, line: str) -> None:
+        print(line, file=self._out, flush=True)
+
+
+def _machine() -> str:
+    try:
+        release = version("polling-io")
+    except PackageNotFoundError:
+        release = "(not installed)"
+    python = f"{platform.python_implementation()} {platform.python_version()}"
+    return f"polling-io {release}, {python}, {platform.system()} {platform.release()}"
+
+
+# -- all of it ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found, ready to be written down.
+
+    Attributes:
+        conclusions: One for each backend.
+        rows: The rows of the matrix, in order.
+        partial: Whether only some rules were asked for, so that nobody can be said to conform.
+    """
+
+    conclusions: Sequence[Conclusion]
+    rows: Sequence[str]
+    partial: bool
+    made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(" ", "seconds"))
+
+    @property
+    def conforms(self) -> bool:
+        """Whether nothing speaks against any of the backends."""
+        return all(conclusion.conforms for conclusion in self.conclusions)
+
+    def _verdicts(self, conclusion: Conclusion) -> Iterator[Verdict]:
+        return (conclusion.verdicts[row] for row in self.rows)
+
+    def _bad(self, conclusion: Conclusion) -> Iterator[Verdict]:
+        """Give the verdicts that need an explanation: those against the backend."""
+        return (v for v in self._verdicts(conclusion) if v.state in (State.FAIL, State.UNEXPECTED))
+
+    def headline(self, conclusion: Conclusion) -> str:
+        """Say in a line how a backend did."""
+        if self.partial:
+            said = "keeps what was tested of" if conclusion.conforms else "does not keep"
+        else:
+            said = "conforms to" if conclusion.conforms else "does not conform to"
+        counts = Counter(verdict.state for verdict in self._verdicts(conclusion))
+        counted = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
+        return f"{conclusion.target} {said} contract {CONTRACT_VERSION}: {counted}; {conclusion.seconds:.1f} s"
+
+    # -- text
+
+    def text(self) -> str:
+        """Give what follows the matrix: each failure in full, then a summary for each backend."""
+        lines: list[str] = []
+        for conclusion in self.conclusions:
+            for verdict in self._bad(conclusion):
+                lines += ["", *self._explained(conclusion, verdict)]
+        for conclusion in self.conclusions:
+            lines += ["", self.headline(conclusion), *self._asides(conclusion)]
+        return "\n".join(lines) + "\n"
+
+    def _explained(self, conclusion: Conclusion, verdict: Verdict) -> Iterator[str]:
+        broken = verdict.state is State.FAIL
+        yield f"{verdict.row} {'does not hold' if broken else 'was expected to fail'} on {conclusion.target}"
+        if _sentence(verdict.row):
+            yield _item("rule", _sentence(verdict.row))
+        rule = RULES.get(verdict.row)
+        if broken and rule is not None:
+            yield _item("intent", rule.intent)
+            yield from (_item("check", step) for step in rule.checklist)
+        if verdict.reason:
+            yield _item("observed", verdict.reason)
+        for failure in verdict.failures:
+            if failure.test:
+                yield _item("test", failure.test)
+            yield _item("expected", failure.expectation)
+            yield _item("observed", failure.observation)
+            if failure.seed is not None:
+                yield _item("seed", failure.seed)
+            if failure.script:
+                yield _item("script", failure.script)
+        yield _item("again", command(conclusion, verdict.row))
+
+    def _asides(self, conclusion: Conclusion) -> Iterator[str]:
+        """Name what was neither a pass nor a failure, and why: nothing is passed over in silence."""
+        for state in (State.KNOWN, State.NOT_APPLICABLE, State.NOT_RUN):
+            by_reason: dict[str, list[str]] = {}
+            for verdict in self._verdicts(conclusion):
+                if verdict.state is state:
+                    by_reason.setdefault(verdict.reason, []).append(verdict.row)
+            for reason, rows in by_reason.items():
+                yield textwrap.fill(
+                    f"{state}, {reason.rstrip('.')}: {', '.join(rows)}",
+                    118,
+                    initial_indent="    ",
+                    subsequent_indent="        ",
+                    break_on_hyphens=False,
+                )
+
+    # -- JSON
+
+    def json(self) -> str:
+        """Give everything as data."""
+        return json.dumps(
+            {
+                "contract": CONTRACT_VERSION,
+                "machine": _machine(),
+                "made": self.made,
+                "partial": self.partial,
+                "conforms": self.conforms,
+                "backends": [
+                    {
+                        "target": conclusion.target,
+                        "name": conclusion.description.name,
+                        "capabilities": list(conclusion.description.capabilities),
+                        "conforms": conclusion.conforms,
+                        "seconds": round(conclusion.seconds, 3),
+                        "rules": {v.row: self._data(conclusion, v) for v in self._verdicts(conclusion)},
+                    }
+                    for conclusion in self.conclusions
+                ],
+            },
+            indent=1,
+        )
+
+    def _data(self, conclusion: Conclusion, verdict: Verdict) -> dict[str, object]:
+        failures = [
+            {
+                "test": failure.test,
+                "expectation": failure.expectation,
+                "observation": failure.observation,
+                "seed": failure.seed,
+                "script": reproduction(conclusion, failure),
+                "details": failure.details,
+            }
+            for failure in verdict.failures
+        ]
+        return {
+            "state": verdict.state,
+            "reason": verdict.reason,
+            "tests": verdict.tests,
+            "seconds": round(verdict.seconds, 3),
+            "failures": failures,
+        }
+
+    # -- JUnit
+
+    def junit(self) -> str:
+        """Give it in the form that CI servers show: a suite for each backend, a case for each rule."""
+        top = ET.Element("testsuites", name=f"polling-conformance {CONTRACT_VERSION}")
+        for conclusion in self.conclusions:
+            suite = ET.SubElement(top, "testsuite", name=conclusion.target, time=f"{conclusion.seconds:.3f}")
+            counts = Counter[str]()
+            for verdict in self._verdicts(conclusion):
+                case = ET.SubElement(suite, "testcase", classname=conclusion.target, name=verdict.row)
+                case.set("time", f"{verdict.seconds:.3f}")
+                kind = "failure" if not verdict.state.good else "skipped" if verdict.state is not State.PASS else ""
+                counts.update(["tests", kind])
+                if kind:
+                    observed = verdict.failures[0].observation.partition("\n")[0] if verdict.failures else ""
+                    found = ET.SubElement(
+                        case, kind, message=_printable(f"{verdict.state}: {verdict.reason or observed}")
+                    )
+                    if kind == "failure":
+                        found.text = _printable("\n".join(self._explained(conclusion, verdict)))
+            for attribute, kind in (("tests", "tests"), ("failures", "failure"), ("skipped", "skipped")):
+                suite.set(attribute, str(counts[kind]))
+            suite.set("errors", "0")
+        ET.indent(top)
+        return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(top, encoding="unicode") + "\n"
+
+    # -- HTML
+
+    def html(self) -> str:
+        """Give a page that needs nothing but itself."""
+        template = Template((files("polling_conformance") / "report.html").read_text(encoding="utf-8"))
+        families = {row.partition("-")[0]: "" for row in self.rows}
+        for letters in families:
+            families[letters] = f"{letters}: {FAMILIES[letters].title}" if letters in FAMILIES else letters
+        states = {verdict.state for conclusion in self.conclusions for verdict in self._verdicts(conclusion)}
+        explained = [(c, v) for c in self.conclusions for v in self._verdicts(c) if v.failures or not v.state.good]
+        return template.substitute(
+            contract=escape(CONTRACT_VERSION),
+            machine=escape(_machine()),
+            made=escape(self.made),
+            summaries="\n".join(
+                f'<li class="{"good" if c.conforms else "bad"}">{escape(self.headline(c))}</li>'
+                for c in self.conclusions
+            ),
+            families="".join(f'<option value="{escape(k)}">{escape(v)}</option>' for k, v in families.items()),
+            states="".join(f'<option value="{s}">{s}</option>' for s in State if s in states),
+            targets="".join(f'<th scope="col">{escape(c.target)}</th>' for c in self.conclusions),
+            rows="\n".join(self._html_row(row) for row in self.rows),
+            failures="\n".join(self._html_failure(c, v) for c, v in explained) or "<p>None.</p>",
+        )
+
+    def _html_row(self, row: str) -> str:
+        verdicts = [(conclusion, conclusion.verdicts[row]) for conclusion in self.conclusions]
+        cells = []
+        for conclusion, verdict in verdicts:
+            said = f'<span class="{_slug(verdict.state)}">{escape(verdict.state)}</span>'
+            if verdict.failures or not verdict.state.good:
+                said = f'<a href="#{_anchor(conclusion, verdict)}">{said}</a>'
+            title = f' title="{escape(verdict.reason)}"' if verdict.reason else ""
+            cells.append(f'<td data-target="{escape(conclusion.target)}"{title}>{said}</td>')
+        states = escape(json.dumps(sorted({verdict.state for _, verdict in verdicts})))
+        rule = RULES.get(row)
+        level = rule.level if rule else ""
+        return (
+            f'<tr data-family="{escape(row.partition("-")[0])}" data-states="{states}">'
+            f'<th scope="row">{escape(row)}</th>{"".join(cells)}'
+            f'<td class="sentence">{_marked(_sentence(row))} <small>{escape(level)}</small></td></tr>'
+        )
+
+    def _html_failure(self, conclusion: Conclusion, verdict: Verdict) -> str:
+        rule = RULES.get(verdict.row)
+        facts: list[tuple[str, str]] = [("Rule", _marked(_sentence(verdict.row)))]
+        if rule is not None:
+            facts.append(("Intent", _marked(rule.intent)))
+            facts.append(("Check", f"<ul>{''.join(f'<li>{_marked(step)}</li>' for step in rule.checklist)}</ul>"))
+            known = "".join(f"<li>{FACILITIES[key]}: {_marked(fact)}</li>" for key, fact in rule.facilities.items())
+            facts.append(("Facilities", f"<ul>{known}</ul>" if known else ""))
+        facts.append(("Reason", escape(verdict.reason)))
+        for failure in verdict.failures:
+            facts.append(("Test", f"<code>{escape(failure.test)}</code>" if failure.test else ""))
+            facts.append(("Expected", f"<pre>{escape(failure.expectation)}</pre>"))
+            facts.append(("Observed", f"<pre>{escape(failure.observation)}</pre>"))
+            facts.append(("Seed", escape(failure.seed or "")))
+            script = reproduction(conclusion, failure)
+            facts.append(("Script", f"<pre>{escape(script)}</pre>" if script else ""))
+            details = f"<details><summary>Traceback and output</summary><pre>{escape(failure.details)}</pre></details>"
+            facts.append(("Details", details if failure.details else ""))
+        facts.append(("Again", f"<code>{escape(command(conclusion, verdict.row))}</code>"))
+        listed = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in facts if said)
+        states = escape(json.dumps([verdict.state]))
+        return (
+            f'<details class="failure" id="{_anchor(conclusion, verdict)}" open '
+            f'data-family="{escape(verdict.row.partition("-")[0])}" data-states="{states}">'
+            f"<summary><strong>{escape(verdict.row)}</strong> on {escape(conclusion.target)}: "
+            f'<span class="{_slug(verdict.state)}">{escape(verdict.state)}</span></summary><dl>{listed}</dl></details>'
+        )
+
+
+def _item(name: str, said: str) -> str:
+    """Lay out a named text: wrapped if it is prose, line by line if it has lines."""
+    head, rest = f"    {name + ':':10}", " " * 14
+    if "\n" in said.strip():
+        return head + said.strip().replace("\n", "\n" + rest)
+    if len(said) < 104:
+        return head + said
+    return textwrap.fill(
+        said, 118, initial_indent=head, subsequent_indent=rest, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def _printable(text: str) -> str:
+    """Replace what XML cannot hold: most control characters, and surrogates."""
+    return re.sub(r"[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]", "\ufffd", text)
+
+
+def _marked(text: str) -> str:
+    """Escape a text of the contract, in which backquotes mark code."""
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escape(text))
+
+
+def _slug(state: State) -> str:
+    return state.replace(" ", "-")
+
+
+def _anchor(conclusion: Conclusion, verdict: Verdict) -> str:
+    return escape(re.sub(r"[^\w.-]", "-", f"{conclusion.target}-{verdict.row}"))
+
+
+def encodable(out: TextIO) -> None:
+    """Have *out* spell what its encoding does not know, instead of raising."""
+    if out is sys.stdout and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
