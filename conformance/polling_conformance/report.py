@@ -54,16 +54,17 @@ def reproduction(conclusion: Conclusion, failure: Failure) -> str:
         return failure.script
     if not failure.test:
         return ""
-    about = conclusion.description
-    lines = [
-        f"# {row_of(failure.test)} on {conclusion.target}: save where the backend can be imported, and run with Python.",
-        "import pytest",
-    ]
-    if about.is_suite:
-        lines += ["", about.imports, "", "", "class TestBackend(target):", "    pass"]
+    module, colon, name = conclusion.target.partition(":")
+    lines = ["import pytest", "", "from polling_conformance import BackendConformance"]
+    if colon:
+        lines.append(f"from {module} import {name} as target")
+    if conclusion.description.is_suite:
+        lines = ["import pytest", "", lines.pop(), "", "", "class TestBackend(target):", "    pass"]
     else:
-        lines += ["", "from polling_conformance import BackendConformance", about.imports, "", ""]
-        lines += ["class TestBackend(BackendConformance):", "    backend = target"]
+        lines += ["", "", "class TestBackend(BackendConformance):"]
+        lines.append("    backend = target" if colon else f"    backend = {conclusion.target!r}")
+    about = f"# {row_of(failure.test)} on {conclusion.target}"
+    lines.insert(0, f"{about}. Save this where the backend can be imported, and run it.")
     address = "::TestBackend::" + failure.test
     lines += ["", "", 'if __name__ == "__main__":', f"    test = __file__ + {address!r}"]
     lines += ['    raise SystemExit(pytest.main(["-p", "no:cacheprovider", test]))', ""]
@@ -191,6 +192,8 @@ class Report:
                 yield _item("seed", failure.seed)
             if failure.script:
                 yield _item("script", failure.script)
+        if verdict.untried:
+            yield _item("not run", _untried(verdict))
         yield _item("again", command(conclusion, verdict.row))
 
     def _asides(self, conclusion: Conclusion) -> Iterator[str]:
@@ -251,6 +254,7 @@ class Report:
             "state": verdict.state,
             "reason": verdict.reason,
             "tests": verdict.tests,
+            "untried": verdict.untried,
             "seconds": round(verdict.seconds, 3),
             "failures": failures,
         }
@@ -261,10 +265,11 @@ class Report:
         """Give it in the form that CI servers show: a suite for each backend, a case for each rule."""
         top = ET.Element("testsuites", name=f"polling-conformance {CONTRACT_VERSION}")
         for conclusion in self.conclusions:
-            suite = ET.SubElement(top, "testsuite", name=conclusion.target, time=f"{conclusion.seconds:.3f}")
+            target = _printable(conclusion.target)
+            suite = ET.SubElement(top, "testsuite", name=target, time=f"{conclusion.seconds:.3f}")
             counts = Counter[str]()
             for verdict in self._verdicts(conclusion):
-                case = ET.SubElement(suite, "testcase", classname=conclusion.target, name=verdict.row)
+                case = ET.SubElement(suite, "testcase", classname=target, name=verdict.row)
                 case.set("time", f"{verdict.seconds:.3f}")
                 kind = "failure" if not verdict.state.good else "skipped" if verdict.state is not State.PASS else ""
                 counts.update(["tests", kind])
@@ -342,6 +347,7 @@ class Report:
             facts.append(("Script", f"<pre>{escape(script)}</pre>" if script else ""))
             details = f"<details><summary>Traceback and output</summary><pre>{escape(failure.details)}</pre></details>"
             facts.append(("Details", details if failure.details else ""))
+        facts.append(("Not run", escape(_untried(verdict)) if verdict.untried else ""))
         facts.append(("Again", f"<code>{escape(command(conclusion, verdict.row))}</code>"))
         listed = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in facts if said)
         states = escape(json.dumps([verdict.state]))
@@ -351,6 +357,10 @@ class Report:
             f"<summary><strong>{escape(verdict.row)}</strong> on {escape(conclusion.target)}: "
             f'<span class="{_slug(verdict.state)}">{escape(verdict.state)}</span></summary><dl>{listed}</dl></details>'
         )
+
+
+def _untried(verdict: Verdict) -> str:
+    return f"{verdict.untried} more of the rule's {verdict.tests} tests: the first failure decides"
 
 
 def _item(name: str, said: str) -> str:

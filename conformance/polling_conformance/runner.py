@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -55,13 +56,24 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a rule (or a layer, such as smoke) on a backend, and why if there is more to say."""
+    """What became of a rule (or a layer, such as smoke) on a backend, and why if there is more to say.
+
+    Attributes:
+        row: The rule or layer.
+        state: What became of it.
+        reason: Why, for states other than pass and fail.
+        failures: What failed, also where that was expected.
+        tests: How many tests it has.
+        untried: How many of them were not run, because one before them had failed.
+        seconds: How long those that were run took together.
+    """
 
     row: str
     state: State
     reason: str = ""
     failures: Sequence[Failure] = ()
     tests: int = 0
+    untried: int = 0
     seconds: float = 0
 
 
@@ -108,7 +120,9 @@ def judge(row: str, outcomes: Sequence[Outcome], collected: int, known: str | No
     if settled is not None:
         return settled
     if not outcomes and smoke_failed:
-        return Verdict(row, State.NOT_RUN, f"Nothing is worth trying while {SMOKE} fails.", tests=collected)
+        return Verdict(
+            row, State.NOT_RUN, f"Nothing is worth trying while {SMOKE} fails.", tests=collected, untried=collected
+        )
     if not outcomes:
         return Verdict(row, State.FAIL, failures=[Failure("", "a test of this rule", "none was collected")])
     failures = [failure for outcome in outcomes for failure in outcome.failures]
@@ -122,7 +136,8 @@ def judge(row: str, outcomes: Sequence[Outcome], collected: int, known: str | No
         state, reason = State.NOT_APPLICABLE, "; ".join(filter(None, reasons))
     else:
         state, reason = State.PASS, ""
-    return Verdict(row, state, reason, failures, collected, sum(outcome.seconds for outcome in outcomes))
+    untried = max(collected - len(outcomes), 0)
+    return Verdict(row, state, reason, failures, collected, untried, sum(outcome.seconds for outcome in outcomes))
 
 
 # -- one worker ------------------------------------------------------------------------------------------
@@ -227,7 +242,9 @@ class _Worker:
         return self._status
 
     def _last_words(self) -> str:
-        words = self._log.read_text(encoding="utf-8", errors="replace").strip()
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Of a traceback only what is below pytest.
+        words = "\n".join(line for line in lines if not re.search(r"[/\\](_pytest|pluggy)[/\\]", line)).strip()
         return f":\n{words[-_LOG:]}" if words else ""
 
     @property

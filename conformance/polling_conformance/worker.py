@@ -91,9 +91,8 @@ class Description:
     capabilities: Sequence[str]
     known_failures: Mapping[str, str]
     rows: Sequence[str]
-    imports: str
-    """The line by which a script gets at the backend or test class, under the name ``target``."""
     is_suite: bool
+    """Whether the target is a test class of the author's, and not a backend."""
 
 
 class Refusal(Exception):
@@ -123,7 +122,6 @@ def open_target(target: str) -> tuple[type[BackendConformance], Description]:
     module_name, colon, name = target.partition(":")
     attributes: dict[str, object] = {"known_failures": {}}  # the parent judges by them: a rule, not a test, is known
     base = BackendConformance
-    imports = f"target = {target!r}"
     if not colon:
         attributes["backend"] = target
     else:
@@ -138,7 +136,6 @@ def open_target(target: str) -> tuple[type[BackendConformance], Description]:
         else:
             what = found.__qualname__ if isinstance(found, type) else repr(found)
             raise Refusal(f"{target}: {what} is a subclass neither of polling.Backend nor of BackendConformance")
-        imports = f"from {module_name} import {name} as target"
     known = base.known_failures
     suite = type("TestBackend", (base,), attributes)
     assert issubclass(suite, BackendConformance)
@@ -152,7 +149,7 @@ def open_target(target: str) -> tuple[type[BackendConformance], Description]:
         raise Refusal(f"{target}: name must be a str and capabilities a polling.Capability, not {described}")
     capabilities = [capability.name or "" for capability in described[1]]
     rows = tested_rows(suite)
-    return suite, Description(described[0], capabilities, dict(known), rows, imports, base is not BackendConformance)
+    return suite, Description(described[0], capabilities, dict(known), rows, base is not BackendConformance)
 
 
 def _brief(error: BaseException) -> str:
@@ -189,6 +186,10 @@ class _Reporter:
 
     def pytest_internalerror(self, excrepr: object) -> None:
         self.troubles.append(str(excrepr))
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(self) -> tuple[str, str, str]:
+        return "", "", ""  # no dots among a dying process's last words
 
     @pytest.hookimpl(trylast=True)
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:

@@ -1,0 +1,368 @@
+"""``polling-conformance``: its verdicts, its reports, and what it does with backends that hang or die."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from html import escape
+from pathlib import Path
+
+import pytest
+
+from polling_conformance.__main__ import main
+from polling_conformance.report import Report, reproduction
+from polling_conformance.rules import CONTRACT_VERSION, RULES
+from polling_conformance.runner import Conclusion, State, Verdict, judge
+from polling_conformance.worker import SMOKE, Description, Failure, Outcome
+
+BACKENDS = """
+import os, signal, time
+import pytest
+from polling import Backend, Capability, Mode, Poll, available_backends
+from polling_conformance import BackendConformance
+from polling_conformance.harness import THOROUGH
+
+Right = next(iter(available_backends().values()))
+
+class Forgetful(Right):
+    # Wrong: reports in level mode what is new only.
+    name = "forgetful"
+    def register(self, fd, interest, mode):
+        super().register(fd, interest, Mode.EDGE if mode is Mode.LEVEL else mode)
+
+class Deadly(Right):
+    # Wrong: hangs where no signal handler can run, dies, or talks too much.
+    name = "deadly"
+    def register(self, fd, interest, mode):
+        if mode is Mode.ONESHOT:
+            with open("hanging.pid", "w") as file:
+                file.write(str(os.getpid()))
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            time.sleep(600)
+        if mode is Mode.EDGE:
+            os._exit(3)
+        super().register(fd, interest, mode)
+
+class Mute(Right):
+    # Wrong: is never woken, and sees nothing.
+    name = "mute"
+    def waiter(self):
+        return lambda timeout, max_events: time.sleep(min(timeout, 0.01)) or []
+
+class Modest(Right):
+    name = "modest"
+    capabilities = Right.capabilities & ~Capability.PIPES
+
+class TestSuite(BackendConformance):
+    backend = Forgetful
+    known_failures = {"LVL-01": "forgets", "LVL-02": "long mended"}
+
+class TestSkipping(BackendConformance):
+    backend = Right
+    def new_poll(self):
+        if self._test_name.startswith("test_LVL_01"):
+            pytest.skip("too hard")
+        return Poll(self.backend)
+    test_LVL_02_thorough = lambda self: self.check(THOROUGH, "to be thorough", THOROUGH)
+    _test_name = ""
+
+class Abstract(Backend):
+    name = "abstract"
+
+class Raising(Right):
+    def __init__(self):
+        raise ValueError("no luck")
+
+class Unavailable(Right):
+    name = "unavailable"
+    unavailable_reason = classmethod(lambda cls: "the moon is wrong")
+
+class TestNothing(BackendConformance):
+    pass
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Enter a stranger's project, whose pytest configuration would break every run that reads it."""
+    (tmp_path / "mine.py").write_text(BACKENDS, encoding="utf-8")
+    (tmp_path / "conftest.py").write_text("1 // 0", encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\naddopts = --nonsense\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for name in "PYTEST_ADDOPTS", "PYTEST_PLUGINS":
+        monkeypatch.setenv(name, "--nonsense")
+    monkeypatch.setenv("POLLING_TIME_SCALE", "0.1")
+    return tmp_path
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "polling_conformance", *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120, check=False)
+    assert ended.stderr == "" or ended.returncode == 2, ended.stderr
+    return ended
+
+
+def states(report: Path) -> dict[str, dict[str, str]]:
+    """Give what a report says: target → row → state."""
+    found = json.loads(report.read_text(encoding="utf-8"))
+    return {b["target"]: {row: v["state"] for row, v in b["rules"].items()} for b in found["backends"]}
+
+
+# -- verdicts ------------------------------------------------------------------------------------------------
+
+
+def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
+    ended = run(
+        *["mine:Right", "mine:Forgetful", "mine:Modest", "--rules", "LVL-01,LVL-02,REG-08,WIN-03"],
+        *["--json", "out.json", "--html", "out.html", "--junit", "out.xml"],
+    )
+    assert ended.returncode == 1, ended.stdout
+    good = {SMOKE: "pass", "LVL-01": "pass", "LVL-02": "pass", "REG-08": "pass", "WIN-03": "declined"}
+    assert states(project / "out.json") == {
+        "mine:Right": good,
+        "mine:Forgetful": good | {"LVL-01": "fail"},
+        "mine:Modest": good | {"REG-08": "not applicable"},
+    }
+    for words in (
+        f"contract {CONTRACT_VERSION}, polling-io ",
+        r"LVL-01 +pass +FAIL +pass +In level mode",
+        r"LVL-01 does not hold on mine:Forgetful\n +rule: +In level mode",
+        r"\n +intent: +.*\n +check: +",
+        r"\n +test: +test_LVL_01_\w+\[tcp\]\n +expected: events 'reader': readable within 1 s\n +observed: missing",
+        r"\n +not run: +\d+ more of the rule's \d+ tests",
+        r"\n +again: +polling-conformance mine:Forgetful --rules LVL-01\n",
+        r"\nmine:Right keeps what was tested of contract .*: 4 pass, 1 declined;",
+        r"\nmine:Forgetful does not keep contract .*: 3 pass, 1 fail, 1 declined;",
+        r"\n +not applicable, modest does not declare PIPES: REG-08\n",
+    ):
+        assert re.search(words, ended.stdout), f"{words!r} is not in\n{ended.stdout}"
+
+    # The reports agree, and the script that they give shows the failure.
+    cases = ET.parse(project / "out.xml").getroot().findall("testsuite[@name='mine:Forgetful']/testcase[failure]")
+    assert [case.get("name") for case in cases] == ["LVL-01"]
+    [failure] = json.loads((project / "out.json").read_text(encoding="utf-8"))["backends"][1]["rules"]["LVL-01"][
+        "failures"
+    ]
+    page = (project / "out.html").read_text(encoding="utf-8")
+    for part in (RULES["LVL-01"].intent, failure["expectation"], failure["observation"], failure["script"]):
+        assert re.sub("`([^`]*)`", r"<code>\1</code>", escape(part)) in page
+    (project / "conftest.py").unlink()
+    (project / "pytest.ini").unlink()
+    (project / "again.py").write_text(failure["script"], encoding="utf-8")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    again = subprocess.run([sys.executable, "again.py"], env=plain, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 1, again.stdout + again.stderr
+    assert "1 failed" in again.stdout
+    assert failure["expectation"] in again.stdout
+
+
+def test_a_backend_that_hangs_or_dies_costs_one_rule_and_not_the_run(project: Path) -> None:
+    ended = run("mine:Deadly", "--rules", "LVL-02,EDG-01,ONE-01,EVT-02", "--json", "out.json")
+    assert ended.returncode == 1
+    assert states(project / "out.json")["mine:Deadly"] == {
+        SMOKE: "pass",
+        "LVL-02": "pass",
+        "EDG-01": "fail",
+        "ONE-01": "fail",
+        "EVT-02": "pass",
+    }
+    assert re.search(
+        r"test_EDG_01_.*\n +expected: the test ends\n +observed: its process died with status 3", ended.stdout
+    )
+    hang = r"test_ONE_01_.*\n +expected: the test ends\n +observed: killed after 4 s without a sign of life:"
+    assert re.search(hang, ended.stdout)
+    assert re.search(r"mine\.py\"?, line \d+ in register", ended.stdout), "nothing says where it hangs"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((project / "hanging.pid").read_text(encoding="utf-8")), 0)
+
+
+def test_no_rule_is_tried_while_smoke_fails(project: Path) -> None:
+    ended = run("mine:Mute", "--rules", "LVL", "--json", "out.json")
+    assert ended.returncode == 1
+    found = states(project / "out.json")["mine:Mute"]
+    assert found.pop(SMOKE) == "fail"
+    assert set(found.values()) == {"not run"}
+
+
+def test_known_failures_are_strict_and_only_the_suite_skips(project: Path) -> None:
+    (project / "known.toml").write_text('LVL-03 = "so they say"\n', encoding="utf-8")
+    ended = run(
+        *["mine:TestSuite", "mine:TestSkipping", "--known", "known.toml"],
+        *["--rules", "LVL-01,LVL-02,LVL-03", "--json", "out.json", "--thorough"],
+    )
+    assert ended.returncode == 1
+    assert states(project / "out.json") == {
+        "mine:TestSuite": {
+            SMOKE: "pass",
+            "LVL-01": "known failure",
+            "LVL-02": "unexpected pass",
+            "LVL-03": "unexpected pass",
+        },
+        "mine:TestSkipping": {SMOKE: "pass", "LVL-01": "fail", "LVL-02": "pass", "LVL-03": "unexpected pass"},
+    }
+    assert re.search(r"\n +known failure, forgets: LVL-01\n", ended.stdout)
+    assert "LVL-02 was expected to fail on mine:TestSuite" in ended.stdout
+    assert "(long mended), and does not fail" in ended.stdout
+    assert re.search(r"observed: .*mine\.py skips it: too hard", ended.stdout)
+
+
+# -- bad input -----------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_tested_is_named_before_anything_is_run(project: Path) -> None:
+    (project / "broken.py").write_text("import mine\n1 // 0\n", encoding="utf-8")
+    (project / "leaving.py").write_text("raise SystemExit('bye')\n", encoding="utf-8")
+    said = {
+        "absent:Class": "cannot be imported: ModuleNotFoundError: No module named 'absent'",
+        "broken:Class": r"cannot be imported: ZeroDivisionError: .* \(.*broken\.py, line 2\)",
+        "leaving:Class": "cannot be imported: SystemExit: bye",
+        "mine:Absent": "cannot be imported: AttributeError: module 'mine' has no attribute 'Absent'",
+        "mine:Poll": "Poll is a subclass neither of polling.Backend nor of BackendConformance",
+        "mine:os": "<module 'os' .*> is a subclass neither",
+        "mine:Abstract": "no poll can be made on it: TypeError: Can't instantiate abstract class",
+        "mine:Raising": r"no poll can be made on it: ValueError: no luck \(.*mine\.py, line \d+\)",
+        "mine:Unavailable": "no poll can be made on it: .*the moon is wrong",
+        "mine:TestNothing": "no poll can be made on it: AttributeError: .*'backend'",
+        "nosuch": "no poll can be made on it: .*there is no backend 'nosuch'; there are: ",
+    }
+    ended = run("mine:Right", *said, "--json", "out.json")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    for target, message in said.items():
+        assert re.search(f"{re.escape(target)}: {message}", ended.stderr), f"{target} is not in\n{ended.stderr}"
+    assert "mine:Right:" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ("--rules LVL-99", "there is no rule 'LVL-99'"),
+        ("--rules LVL-01,", "there is no rule ''"),
+        ("--rules WIN-03", "none of WIN-03 has a test"),
+        ("--known absent.toml", "absent.toml cannot be read: No such file"),
+        ("--known broken.toml", "broken.toml is not TOML: "),
+        ("--known binary.toml", "binary.toml is not TOML: "),
+        ("--known slip.toml", "slip.toml: there is no rule 'LVL-O1'"),
+        ("--known reason.toml", "reason.toml: LVL-01 must have a reason"),
+        ("--known declined.toml", "declined.toml: WIN-03 has no test that could fail"),
+        ("--html absent/out.html", "out.html cannot be written: No such file"),
+        ("--json .", ". cannot be written: Is a directory"),
+        ("--junit absent/out.xml", "out.xml cannot be written"),
+    ],
+)
+def test_a_wrong_option_is_named_before_anything_is_run(
+    arguments: str, message: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "broken.toml").write_text("LVL-01 = reason", encoding="utf-8")
+    (project / "binary.toml").write_bytes(b'LVL-01 = "\xff"')
+    (project / "slip.toml").write_text('LVL-01 = "right"\nLVL-O1 = "wrong"', encoding="utf-8")
+    (project / "reason.toml").write_text("LVL-01 = true", encoding="utf-8")
+    (project / "declined.toml").write_text('WIN-03 = "reason"', encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["polling-conformance", "mine:Right", *arguments.split()])
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    status = main()
+    out, err = capsys.readouterr()
+    assert (status, out) == (2, "")
+    assert message in err
+
+
+def test_the_rules_are_listed_with_level_and_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["polling-conformance", "--list"])
+    assert main() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(RULES)
+    assert re.search(r"^LVL-01  required +core  tested +In level mode", "\n".join(lines), re.MULTILINE)
+    assert re.search(r"^WIN-03 .* declined +Sockets", "\n".join(lines), re.MULTILINE)
+
+
+# -- what a verdict is ---------------------------------------------------------------------------------------
+
+PASSED = Outcome("LVL-01", "test_LVL_01_a", 0.5)
+SKIPPED = Outcome("LVL-01", "test_LVL_01_b", 0.5, skipped="does not declare X")
+FAILED = Outcome("LVL-01", "test_LVL_01_c", 0.5, [Failure("test_LVL_01_c", "this", "that")])
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "known", "state", "reason"),
+    [
+        ([PASSED], None, State.PASS, ""),
+        ([PASSED, SKIPPED], None, State.PASS, ""),
+        ([SKIPPED], None, State.NOT_APPLICABLE, "does not declare X"),
+        ([PASSED, SKIPPED, FAILED], None, State.FAIL, ""),
+        ([FAILED], "why", State.KNOWN, "why"),
+        ([PASSED, FAILED], "why", State.KNOWN, "why"),
+        ([PASSED], "why", State.UNEXPECTED, "It is listed as a known failure (why), and does not fail."),
+        ([SKIPPED], "why", State.UNEXPECTED, "It is listed as a known failure (why), and does not fail."),
+        ([], None, State.FAIL, ""),
+        ([], "why", State.FAIL, ""),
+    ],
+)
+def test_a_verdict(outcomes: list[Outcome], known: str | None, state: State, reason: str) -> None:
+    verdict = judge("LVL-01", outcomes, len(outcomes), known, smoke_failed=False)
+    assert (verdict.state, verdict.reason) == (state, reason)
+
+
+def test_a_rule_says_itself_why_it_is_not_tested() -> None:
+    for rule in RULES.values():
+        verdict = judge(rule.id, [], 0, None, smoke_failed=False)
+        assert verdict.state.good == bool(rule.planned or rule.declined or rule.untested)
+        assert verdict.reason or verdict.failures
+
+
+# -- reports -------------------------------------------------------------------------------------------------
+
+HOSTILE = "<script>alert('x')</script> & \"quotes\" \x00\x1b[31m \udcff $text `code` ]]>"
+
+
+def hostile_report() -> Report:
+    failure = Failure(f"test_LVL_01_x[{HOSTILE}]", HOSTILE, f"{HOSTILE}\nsecond line", "12345", "the(script)", HOSTILE)
+    conclusion = Conclusion(HOSTILE, Description(HOSTILE, ["PIPES"], {}, [SMOKE], is_suite=False))
+    for row, state, failures in [
+        (SMOKE, State.PASS, []),
+        ("LVL-01", State.FAIL, [failure]),
+        ("LVL-02", State.KNOWN, [failure]),
+        ("LVL-03", State.UNEXPECTED, []),
+    ]:
+        conclusion.verdicts[row] = Verdict(row, state, HOSTILE if state is not State.PASS else "", failures)
+    return Report([conclusion], list(conclusion.verdicts), partial=True)
+
+
+def test_the_page_holds_every_failure_and_needs_nothing_else() -> None:
+    page = hostile_report().html()
+    page.encode("utf-8", errors="backslashreplace")
+    assert "<script>alert" not in page
+    assert escape(HOSTILE) in page
+    for part in ("12345", "the(script)", escape(RULES["LVL-01"].intent.partition("`")[0]), 'id="matrix"'):
+        assert part in page
+    assert len(re.findall('<details class="failure"', page)) == 3
+    assert set(re.findall(r' href="#([^"]+)"', page)) == set(re.findall(r'<details class="failure" id="([^"]+)"', page))
+    assert not re.search(r"https?:|//\w|\ssrc=|<link|@import|url\(", page.replace(escape(HOSTILE), ""))
+    assert "$" not in page.replace(escape(HOSTILE), "").replace("$text", "")
+
+
+def test_junit_and_json_hold_every_state() -> None:
+    report = hostile_report()
+    suite = ET.fromstring(report.junit()).find("testsuite")
+    assert suite is not None
+    assert {name: suite.get(name) for name in ("tests", "failures", "skipped", "errors")} == {
+        "tests": "4",
+        "failures": "2",
+        "skipped": "1",
+        "errors": "0",
+    }
+    messages = {case.get("name"): [child.tag for child in case] for case in suite}
+    assert messages == {SMOKE: [], "LVL-01": ["failure"], "LVL-02": ["skipped"], "LVL-03": ["failure"]}
+    data = json.loads(report.json())
+    assert (data["contract"], data["conforms"], data["partial"]) == (CONTRACT_VERSION, False, True)
+    assert data["backends"][0]["rules"]["LVL-01"]["failures"][0]["observation"] == f"{HOSTILE}\nsecond line"
+
+
+def test_a_test_may_bring_a_script_of_its_own() -> None:
+    [conclusion] = hostile_report().conclusions
+    [failure] = conclusion.verdicts["LVL-01"].failures
+    assert reproduction(conclusion, failure) == "the(script)"
