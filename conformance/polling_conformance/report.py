@@ -80,11 +80,12 @@ def command(conclusion: Conclusion, row: str) -> str:
 
 
 class Matrix:
-    """Prints a line for each rule as soon as all backends have a verdict on it."""
+    """Prints a line for each rule, in order, as soon as all backends have a verdict on it."""
 
     def __init__(self, out: TextIO, targets: Sequence[str], rows: Sequence[str]) -> None:
         self._out = out
-        self._verdicts: dict[str, dict[str, Verdict]] = {}
+        self._verdicts: dict[str, dict[str, Verdict]] = {row: {} for row in rows}
+        self._left = list(rows)
         self._widths = {target: max(len(target), len("unexpected pass")) for target in targets}
         self._first = max(len(row) for row in rows)
         self._line = shutil.get_terminal_size((120, 24)).columns if out.isatty() else 120
@@ -93,11 +94,13 @@ class Matrix:
 
     def tell(self, target: str, verdict: Verdict) -> None:
         """Take a verdict. One on a row that was printed already is printed once more."""
-        verdicts = self._verdicts.setdefault(verdict.row, {})
-        verdicts[target] = verdict
-        if len(verdicts) == len(self._widths):
-            states = {target: _loud(verdicts[target].state) for target in self._widths}
-            self._print(self._row(verdict.row, states, _sentence(verdict.row)))
+        self._verdicts[verdict.row][target] = verdict
+        if verdict.row not in self._left:
+            self._left.insert(0, verdict.row)
+        while self._left and len(self._verdicts[self._left[0]]) == len(self._widths):
+            row = self._left.pop(0)
+            states = {target: _loud(self._verdicts[row][target].state) for target in self._widths}
+            self._print(self._row(row, states, _sentence(row)))
 
     def _row(self, head: str, cells: Mapping[str, str], sentence: str) -> str:
         columns = [f"{head:{self._first}}", *(f"{cells[target]:{width}}" for target, width in self._widths.items())]

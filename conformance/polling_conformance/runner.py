@@ -1,4 +1,4 @@
-"""The command's parent process: a worker for each backend, all at the same time, and a verdict for each rule.
+"""The command's parent process: workers for each backend, all at the same time, and a verdict for each rule.
 
 A worker that says nothing for too long is killed; the test that it was in has failed, and a fresh worker goes on
 after it. So does one that dies. What ``worker`` says on the way is documented there.
@@ -16,8 +16,9 @@ import time
 from asyncio.subprocess import PIPE, Process
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -30,6 +31,9 @@ __all__ = ["Conclusion", "State", "Verdict", "check", "judge"]
 
 _START: Final = 60.0
 """Seconds in which a worker must be ready, and must have collected: imports on a busy machine."""
+
+_SHARES: Final = 2
+"""Processes among which a backend's rules are dealt out: most of a rule's time is spent watching that nothing comes."""
 
 _LOG: Final = 8000
 """Characters of a dead worker's last words that are kept."""
@@ -256,13 +260,14 @@ class _Worker:
 
 
 class _Run:
-    """All workers of one backend, one after the other, and what they found."""
+    """Some rows of one backend: workers, one after the other, and what they found."""
 
     def __init__(self, target: str, folder: Path, environment: Mapping[str, str]) -> None:
         self._target = target
         self._folder = folder
         self._environment = environment
         self._workers = 0
+        self._ready = False
         self._outcomes: list[Outcome] = []
         self._collected: dict[str, int] = {}
 
@@ -270,46 +275,50 @@ class _Run:
         """Start a worker. For the errors see ``_Worker.start``."""
         self._workers += 1
         self._worker = _Worker(self._target, self._folder / str(self._workers), self._environment)
-        return await self._worker.start()
+        description = await self._worker.start()
+        self._ready = True
+        return description
 
     async def end(self) -> None:
         """Leave no worker behind."""
-        await self._worker.end()
+        if self._workers:
+            await self._worker.end()
 
-    async def test(self, rows: Sequence[str], into: Conclusion, known: Mapping[str, str], tell: Tell) -> None:
-        """Run the tests of *rows*, and judge each row once its last test is over."""
-        started = time.monotonic()
+    async def test(self, rows: Sequence[str], known: Mapping[str, str], conclude: Callable[[Verdict], None]) -> None:
+        """Run the tests of *rows*, and judge each row once its last test is over.
+
+        A trouble of the process itself, which no row is to blame for, counts against smoke.
+        """
         left = list(rows)
 
         def judge_row(row: str) -> None:
             outcomes = [outcome for outcome in self._outcomes if outcome.row == row]
-            verdict = judge(row, outcomes, self._collected.get(row, 0), known.get(row), SMOKE in self._failed())
-            into.verdicts[row] = verdict
-            tell(into.target, verdict)
+            conclude(judge(row, outcomes, self._collected.get(row, 0), known.get(row), SMOKE in self._failed()))
 
         def judge_until(row: str | None) -> None:
             while left and left[0] != row:
                 judge_row(left.pop(0))
 
         while True:
+            if not self._ready:
+                try:
+                    await self.start()
+                except Refusal as refusal:
+                    self._fail(SMOKE, "", "a poll can be made once more, in another process", str(refusal))
+                    break
             lost = await self._follow([row for row in rows if without_test(row) is None], judge_until)
             if lost is None:
                 break
             (row, test), observation = lost
             self._fail(row, test, "the test ends", observation)
-            try:
-                await self.start()
-            except Refusal as refusal:
-                self._fail(SMOKE, "", "a poll can be made again after a test was killed", str(refusal))
-                break
         judge_until(None)
-        if SMOKE in self._failed() and into.verdicts[SMOKE].state is State.PASS:
-            judge_row(SMOKE)  # the process itself failed, after the tests of this row had passed
-        into.seconds = time.monotonic() - started
+        if SMOKE in self._failed() and SMOKE not in rows:
+            judge_row(SMOKE)
 
     async def _follow(self, rows: Sequence[str], begins: Callable[[str], None]) -> tuple[tuple[str, str], str] | None:
         """Have the worker run what is not done yet; give the test that it was lost in, and how."""
         running: tuple[str, str] | None = None
+        self._ready = False
         done = [outcome.test for outcome in self._outcomes]
         await self._worker.send({"rows": rows, "done": done, "failed": sorted(self._failed())})
         try:
@@ -376,7 +385,10 @@ async def check(
         "POLLING_THOROUGH": str(int(thorough)),
     }
     with TemporaryDirectory(prefix="polling-conformance-", ignore_cleanup_errors=True) as folder:
-        runs = [_Run(target, Path(folder, str(number)), environment) for number, target in enumerate(targets)]
+        runs, *shares = (
+            [_Run(target, Path(folder, f"{part}-{number}"), environment) for number, target in enumerate(targets)]
+            for part in ("smoke", *range(_SHARES))
+        )
         try:
             ready = await asyncio.gather(*(run.start() for run in runs), return_exceptions=True)
             for error in ready:
@@ -393,10 +405,36 @@ async def check(
             conclusions = [Conclusion(*pair) for pair in zip(targets, descriptions, strict=True)]
             tell = begin(targets, ordered)
             async with asyncio.TaskGroup() as group:
-                for run, conclusion in zip(runs, conclusions, strict=True):
+                for conclusion, *of_target in zip(conclusions, runs, *shares, strict=True):
                     reasons = {**conclusion.description.known_failures, **known}
-                    group.create_task(run.test(ordered, conclusion, reasons, tell))
+                    group.create_task(_conclude(conclusion, of_target, ordered, reasons, tell))
         finally:
-            for run in runs:
+            for run in (*runs, *chain(*shares)):
                 await run.end()
     return conclusions
+
+
+async def _conclude(
+    into: Conclusion, runs: Sequence[_Run], rows: Sequence[str], known: Mapping[str, str], tell: Tell
+) -> None:
+    """Test a backend: smoke in the first of *runs*, then all else in the others, at the same time."""
+    started = time.monotonic()
+
+    def conclude(verdict: Verdict) -> None:
+        before = into.verdicts.get(verdict.row)
+        if before is not None:  # smoke, to which a trouble of another process is added
+            verdict = replace(verdict, failures=[*before.failures, *verdict.failures])
+        into.verdicts[verdict.row] = verdict
+        tell(into.target, verdict)
+
+    smoke, *shares = runs
+    await smoke.test([SMOKE], known, conclude)
+    rest = [row for row in rows if row != SMOKE]
+    if into.verdicts[SMOKE].state is State.PASS:
+        async with asyncio.TaskGroup() as group:
+            for number, share in enumerate(shares):
+                group.create_task(share.test(rest[number :: len(shares)], known, conclude))
+    else:
+        for row in rest:
+            conclude(judge(row, [], 0, known.get(row), smoke_failed=True))
+    into.seconds = time.monotonic() - started
