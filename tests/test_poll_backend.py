@@ -84,9 +84,7 @@ def test_an_answer_to_the_former_interest_does_not_disarm_the_new_oneshot(
 ) -> None:
     near, far = sockets
     poll.register(near, "near", Interest.WRITABLE, Mode.ONESHOT)
-    backend._poll = Between(
-        backend._poll, lambda: poll.reregister(near, "near", Interest.READABLE, Mode.ONESHOT)
-    )
+    backend._poll = Between(backend._poll, lambda: poll.reregister(near, "near", Interest.READABLE, Mode.ONESHOT))
     assert poll.poll(0) == []
     far.send(b"x")
     [event] = poll.poll(SILENT)

@@ -17,7 +17,6 @@ ini file, no conftest, and no plug-in but those of pytest itself.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -197,10 +196,6 @@ class _Reporter:
         place = {row: number for number, row in enumerate(self.rows)}
         items[:] = sorted((i for i in items if row_of(i.name) in place), key=lambda item: place[row_of(item.name)])
         self.say("collected", Counter(row_of(item.name) for item in items))
-        # The harness collects garbage twice a test. What is here now, pytest and the suite, is no test's: looking
-        # through it each time would take most of the run.
-        gc.collect()
-        gc.freeze()
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
