@@ -145,7 +145,7 @@ class ThreadRules(Harness):
             events = poll.poll(timeout)
             return events, time.monotonic() - start
 
-        waiter = self.in_thread(wait).blocked()
+        waiter = self.in_thread(wait)
         end = time.monotonic() + SIGNAL_WAIT
         changes = 0
         while waiter.thread.is_alive() and time.monotonic() < end:
