@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import socket
 import time
 from collections.abc import Generator, Iterator
@@ -9,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from polling import Event, Interest, Mode, Poll, available_backends
+from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, available_backends
 from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
@@ -149,3 +150,19 @@ def test_a_wait_of_no_time_sees_what_is_ready_behind_the_doorbell(poll: Poll[obj
     poll.register(near, "near")
     far.send(b"x")
     assert tokens(poll.poll(0, max_events=1)) == ["near"]
+
+
+def test_an_object_whose_fileno_raises_os_error_once_closed_is_a_closed_source(poll: Poll[object]) -> None:
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    with writer:
+        poll.register(reader, "reader")
+        reader.close()
+        with pytest.raises(InvalidSourceError):
+            poll.register(reader, "again")
+        with pytest.raises(InvalidSourceError):
+            poll.reregister(reader, "again", Interest.READABLE, Mode.LEVEL)
+        with pytest.raises(InvalidSourceError):
+            poll.rearm(reader)
+        poll.deregister(reader)
+        with pytest.raises(NotRegisteredError):
+            poll.deregister(reader)

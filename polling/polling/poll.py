@@ -159,7 +159,7 @@ class Poll(Generic[T]):
             raise _wrong_types(interest, mode)
         try:
             fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
-        except (AttributeError, ValueError) as error:
+        except (AttributeError, ValueError, OSError) as error:
             fd = _number(source, error)
         table = self._table
         registrations = self._registrations
@@ -223,7 +223,7 @@ class Poll(Generic[T]):
             raise _wrong_types(interest, mode)
         try:
             fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
-        except (AttributeError, ValueError) as error:
+        except (AttributeError, ValueError, OSError) as error:
             fd = _number(source, error)
         table = self._table
         lock = table.lock
@@ -281,7 +281,7 @@ class Poll(Generic[T]):
         """
         try:
             fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
-        except (AttributeError, ValueError) as error:
+        except (AttributeError, ValueError, OSError) as error:
             fd = _number(source, error)
         lock = self._table.lock
         try:
@@ -316,7 +316,7 @@ class Poll(Generic[T]):
             if isinstance(source, Waker):
                 return self._retire(source)
             fd = _number(source, error)
-        except ValueError:
+        except (ValueError, OSError):
             fd = -1  # some objects raise once they are closed, others say -1
         table = self._table
         lock = table.lock
@@ -765,8 +765,8 @@ def _number(source: object, error: Exception) -> int:
     """Give the number of a source that has no ``fileno()``, which is an int, or raise what is wrong with it."""
     if type(source) is int:
         return source
-    if isinstance(error, ValueError):
-        raise InvalidSourceError(f"{source!r} is closed: {error}") from None
+    if isinstance(error, (ValueError, OSError)):
+        raise InvalidSourceError(f"{source!r} is closed, or has no descriptor: {error}") from None
     raise TypeError(f"a source is an int or has a method fileno(), not {type(source).__name__}") from None
 
 
