@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import socket
+import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, available_backends
+from polling.net import pipe
 from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
@@ -166,3 +168,17 @@ def test_an_object_whose_fileno_raises_os_error_once_closed_is_a_closed_source(p
         poll.deregister(reader)
         with pytest.raises(NotRegisteredError):
             poll.deregister(reader)
+
+
+def test_a_poll_dropped_unclosed_lets_go_even_if_the_warning_is_an_error(
+    poll: Poll[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_type))
+    reader, writer = pipe()
+    with reader, writer:
+        dropped = Poll[object](type(poll.backend))
+        dropped.register(reader, "reader", mode=Mode.EDGE)
+        del dropped
+        assert unraisable == [ResourceWarning]
+        poll.register(reader, "reader", mode=Mode.EDGE)  # which a source that still reports elsewhere refuses

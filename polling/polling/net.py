@@ -332,8 +332,10 @@ class _PipeEnd(ReportingSource):
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:  # the warning may be an error
+                self.close()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} fd={self._fd}>"

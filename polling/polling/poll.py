@@ -604,8 +604,10 @@ class Poll(Generic[T]):
 
     def __del__(self) -> None:
         if getattr(self, "_again", None) is not None and self._table.refusal is None:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self.close()
+            try:
+                warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+            finally:  # the warning may be an error
+                self.close()
 
     def __repr__(self) -> str:
         refusal = self._table.refusal
