@@ -21,7 +21,7 @@ The doorbell is an eventfd watched with EPOLLET and never read: each write is a 
 write and nothing on the waiter's side.
 
 Ghosts cost nothing until there is ground for suspicion: the kernel says ENOENT or EBADF when a number is
-removed, as it does for each source that was closed first. Then the next time the waiting thread asks for its waiter,
+removed or changed, as it does for each source that was closed first. Then the next time the waiting thread asks for its waiter,
 which is after a wake, after an event that is nobody's, or some hundred waits later, we read what the kernel
 watches from ``/proc/self/fdinfo``. A number that stands there twice, or that we do not watch, is a ghost,
 and the only way to be rid of it is a new epoll instance. ``dup2`` puts it under the old number, and because the
@@ -132,6 +132,7 @@ class EpollBackend(Backend):
         except FileNotFoundError:
             # The number means another file by now (dup2), or a fired oneshot was left out of a new instance.
             self._epoll.register(fd, mask)
+            self._suspicious = True
         self._masks[fd] = mask
 
     def deregister(self, fd: int) -> None:
@@ -152,6 +153,7 @@ class EpollBackend(Backend):
                 self._epoll.modify(fd, mask)
             except FileNotFoundError:
                 self._epoll.register(fd, mask)  # as in reregister
+                self._suspicious = True
         except (KeyError, OSError):
             pass  # deregistered, or closed: nothing to look at
 
