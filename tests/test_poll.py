@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 
 from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, available_backends
-from polling.net import pipe
+from polling.net import PipeReader, PipeWriter, pipe
 from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
@@ -182,3 +184,66 @@ def test_a_poll_dropped_unclosed_lets_go_even_if_the_warning_is_an_error(
         del dropped
         assert unraisable == [ResourceWarning]
         poll.register(reader, "reader", mode=Mode.EDGE)  # which a source that still reports elsewhere refuses
+
+
+FORK_IN_A_HANDLER = """
+import os, signal, sys
+from polling import ForkedPollError, Poll
+
+def fork(signum, frame):
+    global child
+    child = os.fork()
+
+signal.signal(signal.SIGALRM, fork)
+with Poll(sys.argv[1]) as poll:
+    signal.setitimer(signal.ITIMER_REAL, 0.01)
+    try:
+        poll.poll(0.2)
+    except ForkedPollError:
+        os._exit(0 if child == 0 else 3)
+    except BaseException:
+        os._exit(2)
+    _, status = os.waitpid(child, 0)
+    sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no fork")
+def test_a_child_forked_by_a_handler_in_a_wait_leaves_the_wait_with_the_one_error(poll: Poll[object]) -> None:
+    script = subprocess.run([sys.executable, "-c", FORK_IN_A_HANDLER, poll.backend.name], timeout=30, check=False)
+    assert script.returncode == 0
+
+
+class Empty:
+    """A source that counts as false, as a container of pending requests may."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+
+    def __len__(self) -> int:
+        return 0
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+
+class EmptyPipe(PipeReader):
+    """The same, of a kind that may be watched for edges everywhere."""
+
+    def __len__(self) -> int:
+        return 0
+
+
+def test_a_source_that_counts_as_false_is_a_source(poll: Poll[object], sockets: Sockets) -> None:
+    near, far = sockets
+    source = Empty(near)
+    poll.register(source, "source")
+    far.send(b"x")
+    assert tokens(poll.poll(0)) == ["source"]
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with EmptyPipe(reading) as reader, PipeWriter(writing) as writer:
+        poll.register(reader, "reader")
+        poll.reregister(reader.fileno(), "reader", Interest.READABLE, Mode.EDGE)
+        writer.write(b"x")
+        assert "reader" in tokens(poll.poll(0))

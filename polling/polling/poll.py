@@ -442,10 +442,12 @@ class Poll(Generic[T]):
                     else:
                         return []
                 raw = ()
-        except BaseException:
+        except BaseException as error:
             if raw:
                 table.cut_off = raw  # for the next wait to look at
             table.alert = True
+            if table.refusal is ForkedPollError and isinstance(error, OSError):
+                raise self._refused() from None  # a handler forked, and the child's descriptors are closed already
             raise
         finally:
             table.fetch = fetch
@@ -669,7 +671,8 @@ class Poll(Generic[T]):
     def _change_specially(self, source: Source, registration: AnyRegistration, interest: Interest, mode: Mode) -> None:
         """Do what ``reregister`` does not do for everybody: refuse, park, unpark, begin an emulated edge."""
         fd = registration.fd
-        self._check(registration() or source, fd, interest, mode)
+        watched = registration()
+        self._check(source if watched is None else watched, fd, interest, mode)
         if not interest:
             if registration.interest:
                 self._remove(fd)
