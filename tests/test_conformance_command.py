@@ -160,6 +160,12 @@ def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
     assert failure["expectation"] in again.stdout
 
 
+def test_who_keeps_all_that_was_asked_ends_with_status_0(project: Path) -> None:
+    ended = run("mine:Right", "--rules", "LVL-03,WIN-03")
+    assert (ended.returncode, ended.stderr) == (0, ""), ended.stdout
+    assert "mine:Right keeps what was tested of contract" in ended.stdout
+
+
 def test_a_backend_that_hangs_or_dies_costs_one_rule_and_not_the_run(project: Path) -> None:
     ended = run("mine:Deadly", "--rules", "LVL-02,EDG-01,ONE-01,EVT-02", "--json", "out.json")
     assert ended.returncode == 1
@@ -305,6 +311,11 @@ FAILED = Outcome("LVL-01", "test_LVL_01_c", 0.5, [Failure("test_LVL_01_c", "this
 def test_a_verdict(outcomes: list[Outcome], known: str | None, state: State, reason: str) -> None:
     verdict = judge("LVL-01", outcomes, len(outcomes), known, smoke_failed=False)
     assert (verdict.state, verdict.reason) == (state, reason)
+
+
+def test_tests_of_an_authors_own_are_not_asked_of_others() -> None:
+    assert judge("mine", [], 0, None, smoke_failed=False).state is State.NOT_APPLICABLE
+    assert judge("mine", [], 0, None, smoke_failed=True).state is State.NOT_RUN
 
 
 def test_a_rule_says_itself_why_it_is_not_tested() -> None:

@@ -327,7 +327,7 @@ class Report:
         rule = RULES.get(row)
         level = rule.level if rule else ""
         return (
-            f'<tr data-family="{escape(row.partition("-")[0])}" data-states="{states}">'
+            f'<tr data-row="{escape(row)}" data-states="{states}">'
             f'<th scope="row">{escape(row)}</th>{"".join(cells)}'
             f'<td class="sentence">{_marked(_sentence(row))} <small>{escape(level)}</small></td></tr>'
         )
@@ -356,7 +356,7 @@ class Report:
         states = escape(json.dumps([verdict.state]))
         return (
             f'<details class="failure" id="{_anchor(conclusion, verdict)}" open '
-            f'data-family="{escape(verdict.row.partition("-")[0])}" data-states="{states}">'
+            f'data-row="{escape(verdict.row)}" data-states="{states}">'
             f"<summary><strong>{escape(verdict.row)}</strong> on {escape(conclusion.target)}: "
             f'<span class="{_slug(verdict.state)}">{escape(verdict.state)}</span></summary><dl>{listed}</dl></details>'
         )

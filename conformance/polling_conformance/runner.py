@@ -127,6 +127,8 @@ def judge(row: str, outcomes: Sequence[Outcome], collected: int, known: str | No
         return Verdict(
             row, State.NOT_RUN, f"Nothing is worth trying while {SMOKE} fails.", tests=collected, untried=collected
         )
+    if not outcomes and row not in RULES:
+        return Verdict(row, State.NOT_APPLICABLE, "Only the test class of another backend has it.")
     if not outcomes:
         return Verdict(row, State.FAIL, failures=[Failure("", "a test of this rule", "none was collected")])
     failures = [failure for outcome in outcomes for failure in outcome.failures]
@@ -290,6 +292,7 @@ class _Run:
         A trouble of the process itself, which no row is to blame for, counts against smoke.
         """
         left = list(rows)
+        tested = [row for row in rows if without_test(row) is None]
 
         def judge_row(row: str) -> None:
             outcomes = [outcome for outcome in self._outcomes if outcome.row == row]
@@ -299,14 +302,14 @@ class _Run:
             while left and left[0] != row:
                 judge_row(left.pop(0))
 
-        while True:
+        while tested:
             if not self._ready:
                 try:
                     await self.start()
                 except Refusal as refusal:
                     self._fail(SMOKE, "", "a poll can be made once more, in another process", str(refusal))
                     break
-            lost = await self._follow([row for row in rows if without_test(row) is None], judge_until)
+            lost = await self._follow(tested, judge_until)
             if lost is None:
                 break
             (row, test), observation = lost

@@ -280,6 +280,8 @@ def main(target: str, folder: str) -> None:
     options = ["-c", str(place / "pytest.ini"), "--rootdir", folder, "--basetemp", str(place / "tmp"), "--noconftest"]
     options += ["--import-mode=importlib", "-p", "no:cacheprovider", "--quiet", str(module)]
     status = pytest.main(options, plugins=[reporter])
-    if status not in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) and not reporter.troubles:
+    # That a rule has no test is for the parent to judge.
+    fine = (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED, pytest.ExitCode.NO_TESTS_COLLECTED)
+    if status not in fine and not reporter.troubles:
         reporter.troubles.append(f"pytest ends with status {int(status)}")
     reporter.say("end", "\n".join(reporter.troubles))
