@@ -101,3 +101,20 @@ def test_a_fired_oneshot_stays_silent_in_a_new_instance_and_comes_back_when_arme
         assert last_of_many(poll) == []
         poll.rearm(near)
         assert [event.token for event in poll.poll(0)] == ["near"]
+
+
+def test_a_number_taken_over_from_a_ghost_is_reported_for_its_owner_alone() -> None:
+    with Poll("epoll") as poll:
+        near, far = socket.socketpair()
+        far.close()
+        poll.register(near, "old", Interest.READABLE)
+        assert [event.token for event in poll.poll(0)] == ["old"]
+        duplicate = near.dup()
+        near.close()
+        new, peer = socket.socketpair()
+        poll.register(new, "new", Interest.READ_WRITE, Mode.ONESHOT)
+        (event,) = poll.poll(0)
+        assert (event.token, event.readable, event.writable) == ("new", False, True)
+        assert poll.poll(0) == []
+        for sock in (duplicate, new, peer):
+            sock.close()

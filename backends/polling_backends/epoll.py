@@ -20,16 +20,17 @@ around it. Interest and mode index a table of masks.
 The doorbell is an eventfd watched with EPOLLET and never read: each write is a new edge, so a wake costs one
 write and nothing on the waiter's side.
 
-Ghosts cost nothing until there is ground for suspicion: the kernel says ENOENT or EBADF when a number is
-removed or changed, as it does for each source that was closed first. Then the next time the waiting thread asks for its waiter,
-which is after a wake, after an event that is nobody's, or some hundred waits later, we read what the kernel
-watches from ``/proc/self/fdinfo``. A number that stands there twice, or that we do not watch, is a ghost,
-and the only way to be rid of it is a new epoll instance. ``dup2`` puts it under the old number, and because the
-waiting thread itself does it, nobody is left waiting on the old one. Whoever watches this poll by another would
-be, and so what ``fileno`` gives is an epoll of its own that watches ours, made when it is first asked for.
-Oneshots that have fired are left out of the new instance, since nothing in epoll is silent about hangups, and come
-back when they are rearmed. The reading takes about half a microsecond a registration, so it is never done more
-than once between two looks.
+Ghosts cost nothing until there is ground for suspicion: the kernel says ENOENT or EBADF when a number is removed or
+changed, as it does for each source that was closed first. Then the next time the waiting thread asks for its
+waiter, which is after a wake, after an event that is nobody's, after a dead source's number was taken by another,
+or some hundred waits later, we read what the kernel watches from ``/proc/self/fdinfo``. A number that stands there
+twice, or that we do not watch, is a ghost, and the only way to be rid of it is a new epoll instance. ``dup2`` puts
+it under the old number, and because the waiting thread itself does it, nobody is left waiting on the old one.
+Whoever watches this poll by another would be, and so what ``fileno`` gives is an epoll of its own that watches ours,
+made when it is first asked for. Oneshots that have fired are left out of the new instance, since nothing in epoll is
+silent about hangups, and come back when they are rearmed. The reading takes about half a microsecond a
+registration; it is not done again before ten times what it took has passed, so that a server that closes
+without deregistering spends a tenth of its time on it at most.
 
 Without /proc there is no telling, and such a ghost stays: deregister before closing while a duplicate may live.
 
@@ -40,6 +41,7 @@ from __future__ import annotations
 
 import os
 import select
+from time import monotonic
 
 from polling import Backend, Capability, Interest, Mode, Readiness
 from polling_backends import _flags
@@ -110,6 +112,7 @@ class EpollBackend(Backend):
         self._epoll.register(self._bell.fd, _flags.IN | ET)
         self._masks: dict[int, int] = {}  # what was asked for, by number: for rearming, and to tell ghosts
         self._suspicious = False
+        self._next_look = 0.0  # on the monotonic clock
         self._outer: _Epoll | None = None  # what others watch this one by, once somebody asked
 
     @property
@@ -158,8 +161,9 @@ class EpollBackend(Backend):
             pass  # deregistered, or closed: nothing to look at
 
     def waiter(self) -> Wait:
-        if self._suspicious:
+        if self._suspicious and (began := monotonic()) >= self._next_look:
             self._suspicious = not self._lay_ghosts()
+            self._next_look = began + 10 * (monotonic() - began)
         return self._epoll.poll
 
     def decode(self, bits: int, interest: Interest) -> Readiness:

@@ -93,7 +93,19 @@ def number_of(source: object) -> int:
         number = source.fileno()  # type: ignore[attr-defined]  # that it has none is one of the answers
     except (AttributeError, ValueError):
         return -1
+    except OSError as error:
+        if is_from_handler(error):
+            raise
+        return -1
     return number if type(number) is int else -1
+
+
+def is_from_handler(error: Exception) -> bool:
+    """Tell whether an error of ``fileno()`` is more likely a signal handler's: TimeoutError is an OSError, too.
+
+    An object that is closed raises ValueError or, as those of multiprocessing do, OSError itself.
+    """
+    return isinstance(error, OSError) and not isinstance(error, ValueError) and type(error) is not OSError
 
 
 class Table(dict["Pair", "Event[Any] | None"]):

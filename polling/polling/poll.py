@@ -45,7 +45,7 @@ from threading import RLock
 from time import monotonic
 
 from polling import _loader
-from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table
+from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table, is_from_handler
 from polling._report import ReportingSource
 from polling._typing import TYPE_CHECKING, Generic, T
 from polling.backend import Backend, Capability
@@ -316,7 +316,9 @@ class Poll(Generic[T]):
             if isinstance(source, Waker):
                 return self._retire(source)
             fd = _number(source, error)
-        except (ValueError, OSError):
+        except (ValueError, OSError) as error:
+            if is_from_handler(error):
+                raise
             fd = -1  # some objects raise once they are closed, others say -1
         table = self._table
         lock = table.lock
@@ -411,9 +413,12 @@ class Poll(Generic[T]):
                 deadline = monotonic() + timeout
                 late = False
                 args[0] = timeout if timeout < LONGEST_WAIT else LONGEST_WAIT
-            if table.alert and self._resume():
-                args[0] = 0
             look = self._look
+            if table.alert:
+                if self._resume():
+                    args[0] = 0
+                fetch = self._bind()
+                look = table.checked
             while True:
                 for raw in fetch:  # noqa: B007  # the wait; see the top of this module
                     break
@@ -645,6 +650,7 @@ class Poll(Generic[T]):
             self._table.forget(present)
             self._registrations.pop(fd, None)
             self._remove(fd)
+            self._table.alert = True  # what may be left of it in the kernel is seen to before the next wait
         if interest is _NONE or (mode is self._emulated and not isinstance(source, ReportingSource)):
             # Whether it can be watched at all the kernel says; then it is out of the kernel's set again.
             try:
@@ -770,6 +776,8 @@ def _number(source: object, error: Exception) -> int:
     """Give the number of a source that has no ``fileno()``, which is an int, or raise what is wrong with it."""
     if type(source) is int:
         return source
+    if is_from_handler(error):
+        raise error
     if isinstance(error, (ValueError, OSError)):
         raise InvalidSourceError(f"{source!r} is closed, or has no descriptor: {error}") from None
     raise TypeError(f"a source is an int or has a method fileno(), not {type(source).__name__}") from None
