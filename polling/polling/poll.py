@@ -338,8 +338,7 @@ class Poll(Generic[T]):
                 try:
                     self._drop(fd)
                 except OSError as error:
-                    if error.errno not in _GONE:
-                        raise
+                    self._check_gone(error)
             if registration.mode is self._emulated:
                 _silence(registration)
         except (KeyError, ValueError):
@@ -650,7 +649,6 @@ class Poll(Generic[T]):
             self._table.forget(present)
             self._registrations.pop(fd, None)
             self._remove(fd)
-            self._table.alert = True  # what may be left of it in the kernel is seen to before the next wait
         if interest is _NONE or (mode is self._emulated and not isinstance(source, ReportingSource)):
             # Whether it can be watched at all the kernel says; then it is out of the kernel's set again.
             try:
@@ -692,8 +690,13 @@ class Poll(Generic[T]):
         try:
             self._drop(fd)
         except OSError as error:
-            if error.errno not in _GONE:
-                raise
+            self._check_gone(error)
+
+    def _check_gone(self, error: OSError) -> None:
+        """Take note that there was nothing to remove: what may be left of it is seen to before the next wait."""
+        if error.errno not in _GONE:
+            raise error
+        self._table.alert = True
 
     def _undone(self, registration: AnyRegistration, error: BaseException) -> BaseException:
         """Leave no trace of a registration that failed; give the exception to raise."""
