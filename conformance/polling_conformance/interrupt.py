@@ -5,9 +5,9 @@ after a call, before its result is stored; and at the jump back of a loop. A tra
 stands for a handler that runs at that moment, deterministically and without a signal. What it raises comes out of
 that instruction just as a handler's exception does.
 
-The tracer looks at the frames of the library and of the backend alone, finalisers excepted, out of which no exception
-comes. It takes the end of a Python function that was called from another for a step as well, where the interpreter
-has none: slightly more than can happen.
+The tracer looks at the frames of the library and of the backend alone, except for finalisers and what they call,
+since no exception comes out of those. It takes the end of a Python function that was called from another for a
+step as well, where the interpreter has none: slightly more than can happen.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _at_step(
 
     def enter(frame: FrameType, _event: str, _argument: object) -> Any:
         package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package not in packages or frame.f_code.co_name == "__del__":
+        if package not in packages or _is_finaliser(frame) or (frame.f_back and _is_finaliser(frame.f_back)):
             return None
         frame.f_trace = watch  # 3.13 gives no opcodes to a frame that has none yet
         frame.f_trace_opcodes = True
@@ -135,6 +135,10 @@ def _at_step(
             gc.enable()
         last.clear()
     return outcome
+
+
+def _is_finaliser(frame: FrameType) -> bool:
+    return frame.f_code.co_name == "__del__"
 
 
 @cache

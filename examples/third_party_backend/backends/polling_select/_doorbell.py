@@ -48,4 +48,5 @@ class Doorbell:
         self._listening.close()
         self._ringing.close()
 
-    __del__ = close  # sockets that are merely dropped warn of it
+    def __del__(self) -> None:
+        self.close()  # sockets that are merely dropped warn of it
