@@ -241,9 +241,24 @@ def test_a_source_that_counts_as_false_is_a_source(poll: Poll[object], sockets: 
     far.send(b"x")
     assert tokens(poll.poll(0)) == ["source"]
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
     with EmptyPipe(reading) as reader, PipeWriter(writing) as writer:
         poll.register(reader, "reader")
         poll.reregister(reader.fileno(), "reader", Interest.READABLE, Mode.EDGE)
         writer.write(b"x")
         assert "reader" in tokens(poll.poll(0))
+
+
+def test_a_handler_that_waits_in_the_midst_of_a_change_leaves_no_outdated_event(
+    poll: Poll[object], sockets: Sockets
+) -> None:
+    near, far = sockets
+    far.send(b"x")
+
+    def scene(interrupt: Interrupter) -> None:
+        poll.register(near, "old", Interest.READ_WRITE)
+        outcome = interrupt(lambda: poll.reregister(near, "new", Interest.READABLE, Mode.LEVEL), lambda: poll.poll(0))
+        [event] = poll.poll(SILENT)
+        assert (event.token, event.writable) == ("new", False), outcome
+        poll.deregister(near)
+
+    assert at_each_step(scene, poll) > 3

@@ -254,6 +254,8 @@ class Poll(Generic[T]):
             registration.token = token
             registration.interest = interest
             registration.mode = mode
+            if registration.pairs:  # a signal handler has waited on this poll just now, and met what was half changed
+                table.outdate(registration)
             if former is self._emulated is not mode:
                 _silence(registration)
             if table.fetch is None:
