@@ -1,0 +1,121 @@
+"""Wrong backends, each wrong in one way that a real author gets wrong, and a few that are right but unusual.
+
+They prove that the conformance kit can fail: a rule whose test lets its mutant pass tests nothing. A mutant is a class
+with a docstring of one line, which says what is wrong, and with ``breaks``, the rules that must find it. It derives
+from one of our backends, or from ``Poll``, which then stands ``on`` one. The modules are for the families of
+rules; what several mutants share stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from importlib import import_module
+from typing import ClassVar, TypeAlias, cast
+
+from polling import Backend, Interest, Mode, Poll, Readiness
+from polling.backend import Pair, Wait
+from polling_backends import _flags
+from polling_backends.epoll import EpollBackend
+from polling_backends.poll import PollBackend
+
+__all__ = [
+    "FAMILIES",
+    "Decoding",
+    "Fetching",
+    "Front",
+    "Masking",
+    "Pairs",
+    "Wrong",
+    "described",
+    "right_for",
+    "unusual",
+    "wrong_in",
+]
+
+FAMILIES = ("registering", "modes", "edges", "oneshots", "events", "batches", "sources", "waits", "lifetimes")
+"""The modules of wrong ones."""
+
+Pairs: TypeAlias = Sequence[Pair]
+
+
+class Decoding(EpollBackend):
+    """An epoll whose author writes the translation of flags anew."""
+
+    def decode(self, bits: int, interest: Interest) -> Readiness:
+        return self.said(_flags.readiness(bits, interest), bits, interest)
+
+    def said(self, right: Readiness, bits: int, interest: Interest) -> Readiness:
+        """Change what would have been right."""
+        raise NotImplementedError
+
+
+class Fetching(EpollBackend):
+    """An epoll with the author's own code around the kernel's call."""
+
+    def waiter(self) -> Wait:
+        wait = super().waiter()
+        return lambda timeout, limit: self.fetch(wait, timeout, limit)
+
+    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
+        """Wait, and leave out what ``kept`` leaves out."""
+        return [pair for pair in wait(timeout, limit) if pair[0] in self.internal or self.kept(*pair)]
+
+    def kept(self, fd: int, bits: int) -> bool:
+        """Tell whether a pair is reported."""
+        raise NotImplementedError
+
+
+class Masking(EpollBackend):
+    """An epoll whose author asks the kernel for something else."""
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        super().register(fd, interest, mode)
+        self._ask(fd, self.mask(self._masks[fd], interest, mode))
+
+    def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
+        super().reregister(fd, interest, mode)
+        self._ask(fd, self.mask(self._masks[fd], interest, mode))
+
+    def _ask(self, fd: int, mask: int) -> None:
+        if mask != self._masks[fd]:
+            self._masks[fd] = mask
+            self._epoll.modify(fd, mask)
+
+    def mask(self, right: int, interest: Interest, mode: Mode) -> int:
+        """Change what would have been right."""
+        raise NotImplementedError
+
+
+class Front(Poll[object]):
+    """A front object of an author's, on one of our backends."""
+
+    on: ClassVar[type[Backend]] = EpollBackend
+
+
+Wrong: TypeAlias = type[Backend] | type[Front]
+
+
+def wrong_in(family: str) -> Iterator[tuple[Wrong, tuple[str, ...]]]:
+    """Give the wrong ones of a module in their order, each with the rules it breaks."""
+    for found in vars(import_module(f"{__name__}.{family}")).values():
+        if isinstance(found, type) and issubclass(found, Backend | Front) and "breaks" in vars(found):
+            yield cast("Wrong", found), tuple(vars(found)["breaks"])
+
+
+def unusual() -> Iterator[type[Backend]]:
+    """Give those that are right, though unusual."""
+    module = import_module(f"{__name__}.unusual")
+    for found in vars(module).values():
+        if isinstance(found, type) and issubclass(found, Backend) and found.__module__ == module.__name__:
+            yield found
+
+
+def described(wrong: Wrong) -> str:
+    """Give the line that says what is wrong."""
+    return (wrong.__doc__ or "").strip()
+
+
+def right_for(wrong: Wrong) -> type[Backend]:
+    """Give the backend of ours that it would be, but for the mistake."""
+    backend = wrong.on if issubclass(wrong, Front) else wrong
+    return PollBackend if issubclass(backend, PollBackend) else EpollBackend

@@ -1,0 +1,149 @@
+"""Wrong in closing, forking, and in what is kept alive: CLS, FRK and GCL."""
+
+from __future__ import annotations
+
+import os
+from typing import ClassVar
+
+from polling import Backend, Interest, Mode, PollClosedError
+from polling.backend import Source
+from polling_backends.epoll import EpollBackend
+from polling_backends.poll import PollBackend
+
+from . import Front
+
+
+class ClosingAgainIsAnError(Front):
+    """Closing what is closed is refused."""
+
+    breaks = ("CLS-01",)
+
+    def close(self) -> None:
+        if self._table.refusal is not None:
+            raise self._refused()
+        super().close()
+
+
+class ClosedPollTakesSources(Front):
+    """After the close, registering does nothing, and does not say so."""
+
+    breaks = ("CLS-02",)
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        try:
+            super().register(source, token, interest, mode)
+        except PollClosedError:
+            pass
+
+
+class CloseWakesNobody(Front):
+    """Closing leaves the wait of another thread where it is."""
+
+    breaks = ("CLS-03",)
+
+    def close(self) -> None:
+        with self._table.lock:
+            if self._table.refusal is None:
+                self._shut(PollClosedError)
+        self._leave()
+
+
+class CloseChangesSources(EpollBackend):
+    """Closing sets all sources back to blocking, whatever they were."""
+
+    breaks = ("CLS-05",)
+
+    def close(self) -> None:
+        for fd in self._masks:
+            os.set_blocking(fd, True)
+        super().close()
+
+
+class CloseLeaks(EpollBackend):
+    """Closing lets go of the epoll instance, and not of the spare descriptor beside it."""
+
+    breaks = ("CLS-06",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._spare = os.dup(self._internal[1])
+
+
+class ConstructorLeaks(PollBackend):
+    """A constructor that fails leaves open what it had opened before."""
+
+    breaks = ("CLS-06",)
+
+    def __init__(self) -> None:
+        spare = os.dup(0)
+        super().__init__()
+        os.close(spare)
+
+
+class ChildIsNotTold(Front):
+    """A forked child goes on with the poll of its parent."""
+
+    breaks = ("FRK-01",)
+
+    def _after_fork(self) -> None:
+        pass
+
+
+class ChildEmptiesTheSet(EpollBackend):
+    """A forked child takes its sources out of the kernel's set, which is the parent's, too."""
+
+    breaks = ("FRK-01",)
+
+    def abandon(self) -> None:
+        for fd in self._masks:
+            self._epoll.unregister(fd)
+        super().abandon()
+
+
+class DroppedPollIsSilent(Front):
+    """A poll that is dropped unclosed is closed without a warning."""
+
+    breaks = ("GCL-01",)
+
+    def __del__(self) -> None:
+        if getattr(self, "_again", None) is not None:
+            self.close()
+
+
+class SourcesAreHeld(Front):
+    """The poll keeps its sources alive: one that is dropped stays open."""
+
+    breaks = ("GCL-02",)
+
+    def __init__(self, backend: type[Backend]) -> None:
+        super().__init__(backend)
+        self._held: list[Source] = []
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        super().register(source, token, interest, mode)
+        self._held.append(source)
+
+
+class ClassHoldsPolls(Front):
+    """Each poll is entered in a list, to be found after a fork, and never leaves it."""
+
+    breaks = ("GCL-01",)
+    polls: ClassVar[list[ClassHoldsPolls]] = []
+
+    def __init__(self, backend: type[Backend]) -> None:
+        super().__init__(backend)
+        self.polls.append(self)
+
+
+class DescriptorsAreInherited(EpollBackend):
+    """Its descriptors stay open in programs that this one starts."""
+
+    breaks = ("GCL-04",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        os.set_inheritable(self._epoll.fileno(), True)

@@ -1,0 +1,276 @@
+"""Wrong in registering: REG."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Collection
+
+from polling import (
+    AlreadyRegisteredError,
+    Backend,
+    Event,
+    Interest,
+    InvalidSourceError,
+    Mode,
+    NotRegisteredError,
+    Waker,
+)
+from polling._registry import AnyRegistration, number_of
+from polling.backend import Source
+from polling_backends.epoll import EpollBackend
+from polling_backends.poll import PollBackend
+
+from . import Front
+
+
+class SecondRegistrationReplaces(Front):
+    """A second registration of a source replaces the first."""
+
+    breaks = ("REG-01",)
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        try:
+            super().register(source, token, interest, mode)
+        except AlreadyRegisteredError:
+            self.reregister(source, token, interest, mode)
+
+
+class DeregisteringForgives(Front):
+    """Deregistering what is not registered is no error."""
+
+    breaks = ("REG-02",)
+
+    def deregister(self, source: Source | Waker[object]) -> None:
+        try:
+            super().deregister(source)
+        except NotRegisteredError:
+            pass
+
+
+class ReregisteringRegisters(Front):
+    """Reregistering what is not registered registers it."""
+
+    breaks = ("REG-03",)
+
+    def reregister(self, source: Source, token: object, interest: Interest, mode: Mode) -> None:
+        try:
+            super().reregister(source, token, interest, mode)
+        except NotRegisteredError:
+            self.register(source, token, interest, mode)
+
+
+class ClosedSourceIsTaken(Front):
+    """Registering a closed source goes unnoticed."""
+
+    breaks = ("REG-05",)
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        try:
+            super().register(source, token, interest, mode)
+        except InvalidSourceError:
+            pass
+
+
+class ChangeIsHalfApplied(Front):
+    """A reregistering that is cut off leaves the new mask in the kernel, and the former token in the table."""
+
+    breaks = ("REG-06",)
+
+    def _unchanged(self, registration: AnyRegistration, mode: Mode, error: BaseException) -> BaseException:
+        return error
+
+
+class ClosedSourceCannotBeDeregistered(Front):
+    """Deregistering asks the source for its number, which a closed one has not."""
+
+    breaks = ("REG-09",)
+
+    def deregister(self, source: Source | Waker[object]) -> None:
+        if not isinstance(source, Waker) and number_of(source) < 0:
+            raise InvalidSourceError(f"{source!r} is closed")
+        super().deregister(source)
+
+
+class TokenStaysWithTheNumber(Front):
+    """The token of a source that was closed goes on under its number, for whoever has that next."""
+
+    breaks = ("REG-10",)
+
+    def __init__(self, backend: type[Backend]) -> None:
+        super().__init__(backend)
+        self._tokens: dict[int, object] = {}
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        super().register(source, self._tokens.setdefault(number_of(source), token), interest, mode)
+
+    def deregister(self, source: Source | Waker[object]) -> None:
+        super().deregister(source)
+        if not isinstance(source, Waker):
+            self._tokens.pop(number_of(source), None)
+
+
+class ClosedNumberStaysInTheSet(PollBackend):
+    """A closed number is not taken out of poll's set, and ends every wait at once."""
+
+    breaks = ("REG-11",)
+
+    def _drop(self, fd: int, watch: object) -> None:
+        pass
+
+
+class DuplicatesAreOne(EpollBackend):
+    """A second descriptor of a file that is watched already is taken for the same source."""
+
+    breaks = ("REG-12",)
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        if any(os.path.sameopenfile(fd, other) for other in self._masks):
+            return
+        super().register(fd, interest, mode)
+
+
+class ForgetfulnessIsAssumed(EpollBackend):
+    """A closed source is left to epoll, which goes on reporting it while a duplicate is open."""
+
+    breaks = ("REG-13",)
+
+    def _lay_ghosts(self) -> None:
+        pass
+
+    def deregister(self, fd: int) -> None:
+        self._masks.pop(fd, None)
+        try:
+            self._epoll.unregister(fd)
+        except OSError:
+            pass
+
+
+class TokenIsKept(Front):
+    """Reregistering changes interest and mode, and keeps the token."""
+
+    breaks = ("REG-14",)
+
+    def reregister(self, source: Source, token: object, interest: Interest, mode: Mode) -> None:
+        registration = self._registrations.get(number_of(source))
+        super().reregister(source, registration.token if registration else token, interest, mode)
+
+
+class HandsOutLater(Front):
+    """Asks the kernel for a large batch, and hands out the rest later without looking who is still registered."""
+
+    breaks = ("REG-15",)
+
+    def __init__(self, backend: type[Backend]) -> None:
+        super().__init__(backend)
+        self._rest: list[Event[object]] = []
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        events = self._rest or super().poll(timeout)
+        self._rest = events[max_events:]
+        return events[:max_events]
+
+
+class TokenIsCached(Front):
+    """A number has the token that it was first registered under, for good."""
+
+    breaks = ("REG-16",)
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        tokens: dict[int, object] = self.__dict__.setdefault("tokens", {})
+        super().register(source, tokens.setdefault(number_of(source), token), interest, mode)
+
+
+class EveryEventIsCurrent(Front):
+    """Every event counts as current, also one of a registration that is over."""
+
+    breaks = ("REG-17",)
+
+    def is_current(self, event: Event[object]) -> bool:
+        return True
+
+
+class ChangesAreForTheNextWait(PollBackend):
+    """What another thread changes is not taken up by the wait in progress."""
+
+    breaks = ("REG-18",)
+
+    def _kick(self) -> None:
+        pass
+
+
+class SecondWaitQueues(Front):
+    """A second thread that waits is not refused: it stands in line, for ever."""
+
+    breaks = ("REG-21",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        turn = self.__dict__.setdefault("turn", threading.Lock())
+        with turn:
+            return super().poll(timeout, max_events)
+
+
+class OwnDescriptorsAreAnybodys(EpollBackend):
+    """The descriptor of the facility itself is not named among its own."""
+
+    breaks = ("REG-23",)
+
+    @property
+    def internal(self) -> Collection[int]:
+        return self._internal[1:]
+
+
+class DoorbellStandsForAll(EpollBackend):
+    """To be watched by another poll, it gives its doorbell, which tells of wakes only."""
+
+    breaks = ("REG-24",)
+
+    def fileno(self) -> int:
+        return self._internal[1]
+
+
+class SourcesAreMadeNonBlocking(EpollBackend):
+    """Sources are set to non-blocking as they are registered."""
+
+    breaks = ("REG-25",)
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        super().register(fd, interest, mode)
+        os.set_blocking(fd, False)
+
+
+class PriorityIsClaimed(EpollBackend):
+    """It claims to report urgent data, takes the interest, and never does."""
+
+    breaks = ("REG-26",)
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        super().register(fd, interest & Interest.READ_WRITE, mode)
+
+
+class EachRegistrationLeaks(EpollBackend):
+    """A registration watches a duplicate, and leaves one behind each time it is changed."""
+
+    breaks = ("REG-27",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._duplicates: list[int] = []
+
+    def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
+        super().reregister(fd, interest, mode)
+        if len(self._duplicates) < 100:
+            self._duplicates.append(os.dup(fd))
+
+    def close(self) -> None:
+        super().close()
+        while self._duplicates:
+            os.close(self._duplicates.pop())

@@ -1,0 +1,281 @@
+"""Wrong in how a wait goes: TMO, SIG, WAK and THR."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+
+from polling import Capability, Event
+from polling.backend import Wait
+from polling_backends import _flags
+from polling_backends.epoll import EpollBackend
+from polling_backends.poll import PollBackend
+
+from . import Fetching, Front, Pairs
+
+
+class NoLimitIsALongTime(Front):
+    """A wait without limit ends after a moment."""
+
+    breaks = ("TMO-01",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        return super().poll(0.001 if timeout is None else timeout, max_events)
+
+
+class ZeroBlocks(Front):
+    """A timeout of 0 is taken for none at all."""
+
+    breaks = ("TMO-02",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        return super().poll(timeout or None, max_events)
+
+
+class TimeoutIsRoundedDown(Front):
+    """The timeout is cut to whole milliseconds, and the wait ends early."""
+
+    breaks = ("TMO-03",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        return super().poll(None if timeout is None else int(timeout * 1000) / 1000, max_events)
+
+
+class GrainIsSpunAway(Fetching):
+    """The backend rounds down to milliseconds: the last one is spent in waits that do not block."""
+
+    breaks = ("TMO-04",)
+
+    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
+        return wait(None if timeout is None else int(timeout * 1000) / 1000, limit)
+
+
+class FineGrainIsClaimed(EpollBackend):
+    """It claims to keep timeouts below a millisecond, and rounds up to one."""
+
+    breaks = ("TMO-05",)
+    capabilities = EpollBackend.capabilities | Capability.SUB_MS
+
+
+class TimeoutWrapsRound(Front):
+    """A large timeout loses what does not fit into 31 bits of milliseconds."""
+
+    breaks = ("TMO-06",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        try:
+            timeout = None if timeout is None else timeout % (2**31 / 1000)
+        except (OverflowError, ValueError):
+            pass
+        return super().poll(timeout, max_events)
+
+
+class NegativeIsForEver(Front):
+    """A negative timeout waits without limit, as it does in poll(2)."""
+
+    breaks = ("TMO-07",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        return super().poll(None if timeout is not None and timeout < 0 else timeout, max_events)
+
+
+class NotANumberIsZero(Front):
+    """A timeout that is not a number does not wait, and is no error."""
+
+    breaks = ("TMO-08",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        return super().poll(0 if timeout != timeout else timeout, max_events)
+
+
+class _Kicked(Exception):  # not an error: the kernel's wait ended without an event
+    pass
+
+
+class _Breaking(Front):
+    """Its wait comes to a stop whenever the kernel's does."""
+
+    def _sort_out(self, events: list[Event[object] | None]) -> list[Event[object] | None]:
+        sorted_out = super()._sort_out(events)
+        if not sorted_out:
+            raise _Kicked
+        return sorted_out
+
+
+class ChangeEndsTheWait(_Breaking):
+    """A wait that has to begin again, for a change by another thread, ends empty-handed instead."""
+
+    breaks = ("REG-19", "TMO-09")
+    on = PollBackend
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        try:
+            return super().poll(timeout, max_events)
+        except _Kicked:
+            return []
+
+
+class DeadlineBeginsAgain(_Breaking):
+    """A wait that has to begin again, for a wake or a change, does so with the whole timeout."""
+
+    breaks = ("TMO-09",)
+    on = PollBackend
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        while True:
+            try:
+                return super().poll(timeout, max_events)
+            except _Kicked:
+                pass
+
+
+class DeadlineIsWallClock(Front):
+    """The deadline is kept by the time of day, which can be set."""
+
+    breaks = ("TMO-10",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        deadline = None if timeout is None else time.time() + timeout
+        while True:
+            events = super().poll(0.001, max_events)
+            if events or (deadline is not None and time.time() >= deadline):
+                return events
+
+
+class BatchCrossesACall(Fetching):
+    """A function of the author's own hands the batch on: a signal handler that raises there loses it."""
+
+    breaks = ("SIG-02",)
+
+    def kept(self, fd: int, bits: int) -> bool:
+        return True
+
+
+class SignalsWaitToo(Fetching):
+    """Signals are blocked during a wait, and handled after it."""
+
+    breaks = ("SIG-06",)
+
+    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
+        # All but the one by which a test that hangs is ended.
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - {signal.SIGALRM})
+        try:
+            return wait(timeout, limit)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+
+
+class WakeIsLost(Front):
+    """A wake that comes before the wait is forgotten when it begins."""
+
+    breaks = ("WAK-02",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        self._table.pending.clear()
+        return super().poll(timeout, max_events)
+
+
+class WakeIsSticky(Front):
+    """A wake is reported by each wait, until somebody takes it back."""
+
+    breaks = ("WAK-02",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        events = super().poll(timeout, max_events)
+        for event in events:
+            if event._key in self._table.wakers:
+                self._table.pending[event._key] = event
+                self._table.alert = True
+        return events
+
+
+class EachWakeIsCounted(Front):
+    """The first wake of a waker is reported, and later ones are merged into it for good."""
+
+    breaks = ("WAK-03",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        known = self.__dict__.setdefault("known", set())
+        events = super().poll(timeout, max_events)
+        fresh = [event for event in events if event._key not in known]
+        known.update(event._key for event in events if event._key in self._table.wakers)
+        return fresh
+
+
+class BellBlocks(PollBackend):
+    """The doorbell is a pipe, and blocks when it is full."""
+
+    breaks = ("WAK-04",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pipe = os.pipe()
+
+    def wake(self) -> None:
+        if self._bell is not None:
+            os.write(self._pipe[1], b"x")
+        super().wake()
+
+    def close(self) -> None:
+        super().close()
+        for end in self._pipe:
+            os.close(end)
+
+    abandon = close
+
+
+class WakeTakesALock(EpollBackend):
+    """Waking takes a lock, which the same thread has when a signal handler wakes within a wake."""
+
+    breaks = ("WAK-05",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._turn = threading.Lock()
+
+    def wake(self) -> None:
+        with self._turn:
+            super().wake()
+
+
+class WakeAfterCloseWrites(EpollBackend):
+    """Waking writes to the number of the doorbell, also when that is somebody else's."""
+
+    breaks = ("WAK-06",)
+
+    def wake(self) -> None:
+        try:
+            os.write(self._internal[1], (1).to_bytes(8, "little"))
+        except OSError:
+            pass
+
+
+class FullBatchHasNoRoomForWakes(PollBackend):
+    """The doorbell stands at the end of a batch, and is cut off when that is full."""
+
+    breaks = ("WAK-07",)
+
+    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
+        return super()._wait(timeout, max_events)[:max_events]
+
+
+class BrokenBellSpins(PollBackend):
+    """A doorbell that somebody else closed ends every wait at once, without a word."""
+
+    breaks = ("WAK-10",)
+
+    def _answer(self, flags: int) -> None:
+        if not flags & _flags.NVAL:
+            super()._answer(flags)
+
+
+class WaitKeepsTheLock(Front):
+    """The lock of the registrations is held during the wait: other threads cannot register."""
+
+    breaks = ("THR-01",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        with self._table.lock:
+            return super().poll(timeout, max_events)
