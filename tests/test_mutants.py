@@ -84,7 +84,9 @@ def test_wrong_backends_fail_the_rules_they_break(folder: Path, family: str) -> 
     for wrong, breaks in WRONG[family].items():
         for rule in breaks:
             said = verdicts.get((wrong.__name__, rule))
-            failure = re.compile(rf"(?ms)^E +\S+RuleFailure: {rule} does not hold on .*^E +expected: .+^E +observed: .+")
+            failure = re.compile(
+                rf"(?ms)^E +\S+RuleFailure: {rule} does not hold on .*^E +expected: .+^E +observed: .+"
+            )
             if not said:
                 complaints.append(f"{wrong.__name__} passes {rule}")
             elif not failure.search(said[0]):
@@ -98,7 +100,9 @@ def test_wrong_backends_fail_the_rules_they_break(folder: Path, family: str) -> 
 
 @pytest.mark.parametrize("name", [unusual.__name__ for unusual in UNUSUAL])
 def test_what_is_right_but_unusual_passes(folder: Path, name: str) -> None:
-    expect_no_failure(run_trial(folder, f"of_unusual({name!r}, {sorted(REPRESENTATIVE)})", "-k", KINDS, scale="1", limit=170))
+    expect_no_failure(
+        run_trial(folder, f"of_unusual({name!r}, {sorted(REPRESENTATIVE)})", "-k", KINDS, scale="1", limit=170)
+    )
 
 
 @pytest.mark.slow

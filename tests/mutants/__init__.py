@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import ClassVar, TypeAlias, cast
+from typing import ClassVar, TypeAlias
 
 from polling import Backend, Interest, Mode, Poll, Readiness
 from polling.backend import Pair, Wait
@@ -99,7 +99,7 @@ def wrong_in(family: str) -> Iterator[tuple[Wrong, tuple[str, ...]]]:
     """Give the wrong ones of a module in their order, each with the rules it breaks."""
     for found in vars(import_module(f"{__name__}.{family}")).values():
         if isinstance(found, type) and issubclass(found, Backend | Front) and "breaks" in vars(found):
-            yield cast("Wrong", found), tuple(vars(found)["breaks"])
+            yield found, tuple(vars(found)["breaks"])
 
 
 def unusual() -> Iterator[type[Backend]]:

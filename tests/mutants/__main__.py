@@ -12,8 +12,8 @@ print("""\
 # Wrong backends that the kit catches
 
 A test that cannot fail proves nothing. So the conformance kit is itself tested, with backends and front objects that
-are each wrong in one way that authors get wrong: the rules named beside each of them must fail, with a message that says
-what was expected and what was observed. The classes are in `tests/mutants/`; each is a few lines on top of the
+are each wrong in one way that authors get wrong: the rules named beside each of them must fail, with a message that
+says what was expected and what was observed. The classes are in `tests/mutants/`; each is a few lines on top of the
 backend that is named last.
 
 | rule | what is wrong | class | on |

@@ -71,7 +71,7 @@ class EdgesAreNotRearmed(EpollBackend):
 class NobodyReportsWouldBlock(PollBackend):
     """A read or write that would block does not arm the next edge."""
 
-    breaks = ("EDG-05", "EDG-07", "EDG-11", "EDG-12", "EDG-15")
+    breaks: tuple[str, ...] = ("EDG-05", "EDG-11", "EDG-12", "EDG-15")
 
     def rearm(self, fd: int, interest: Interest) -> None:
         watch = self._watches.get(fd)

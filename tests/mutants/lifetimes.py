@@ -50,17 +50,6 @@ class CloseWakesNobody(Front):
         self._leave()
 
 
-class CloseChangesSources(EpollBackend):
-    """Closing sets all sources back to blocking, whatever they were."""
-
-    breaks = ("CLS-05",)
-
-    def close(self) -> None:
-        for fd in self._masks:
-            os.set_blocking(fd, True)
-        super().close()
-
-
 class CloseLeaks(EpollBackend):
     """Closing lets go of the epoll instance, and not of the spare descriptor beside it."""
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from typing import ClassVar
 
 from polling import Interest, Mode, Readiness
+from polling.backend import Pair, Wait
 from polling_backends._flags import ERR, HUP, IN, OUT, PRI, RDHUP
 from polling_backends.epoll import ET, ONESHOT, EpollBackend
 from polling_backends.poll import GONE, PollBackend
@@ -126,32 +128,44 @@ class LevelRepeatsItself(PollBackend):
         return batch
 
 
-class LevelRemembersEdges(PollBackend):
-    """Level mode is made from arrivals: data that came is reported, though it has gone again."""
+class ArrivalsAreQueued(EpollBackend):
+    """A thread of its own queues what arrives, and that is reported even if it has gone again."""
 
     breaks = ("LVL-03",)
 
     def __init__(self) -> None:
         super().__init__()
         self._arrivals = EpollBackend()
+        self._queue: list[Pair] = []
+        self._thread = threading.Thread(target=self._collect)
+        self._thread.start()
+
+    def _collect(self) -> None:
+        wait, bell = self._arrivals.waiter(), self._arrivals.internal
+        while True:
+            arrived = wait(None, 1024)
+            if any(fd in bell for fd, _ in arrived):
+                return
+            self._queue += arrived
 
     def register(self, fd: int, interest: Interest, mode: Mode) -> None:
         super().register(fd, interest, mode)
         self._arrivals.register(fd, interest, Mode.EDGE)
 
-    reregister = register
+    def waiter(self) -> Wait:
+        wait = super().waiter()
 
-    def deregister(self, fd: int) -> None:
-        super().deregister(fd)
-        self._arrivals.deregister(fd)
+        def fetch(timeout: float | None, limit: int) -> Pairs:
+            queue, self._queue = self._queue, []
+            return [*dict(queue).items()] or wait(timeout, limit)
 
-    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
-        came = [(fd, IN) for fd, _ in self._arrivals.waiter()(0, max_events) if fd in self._watches]
-        return came or super()._wait(timeout, max_events)
+        return fetch
 
     def close(self) -> None:
-        super().close()
+        self._arrivals.wake()
+        self._thread.join()
         self._arrivals.close()
+        super().close()
 
     abandon = close
 

@@ -23,14 +23,12 @@ _failed: set[tuple[str, str | None]] = set()
 
 def of_family(family: str) -> dict[str, type]:
     """Make the test classes for a module of wrong ones, and for what is right in their place."""
-    trials: dict[str, type] = {}
+    wrong_ones = dict(wrong_in(family))
     rules: dict[type[Backend], set[str]] = {}
-    for wrong, breaks in wrong_in(family):
-        trials[f"Test{wrong.__name__}"] = _conformance(wrong, breaks)
+    for wrong, breaks in wrong_ones.items():
         rules.setdefault(right_for(wrong), set()).update(breaks)
-    for right, union in rules.items():
-        trials[f"Test{right.__name__}"] = _conformance(right, union)
-    return trials
+    # What is right comes first, undisturbed by what the others leave behind.
+    return {f"Test{mutant.__name__}": _conformance(mutant, of) for mutant, of in [*rules.items(), *wrong_ones.items()]}
 
 
 def of_unusual(name: str, rules: Collection[str] | None) -> dict[str, type]:

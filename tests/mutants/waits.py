@@ -9,7 +9,6 @@ import time
 
 from polling import Capability, Event
 from polling.backend import Wait
-from polling_backends import _flags
 from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
 
@@ -41,15 +40,6 @@ class TimeoutIsRoundedDown(Front):
 
     def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
         return super().poll(None if timeout is None else int(timeout * 1000) / 1000, max_events)
-
-
-class GrainIsSpunAway(Fetching):
-    """The backend rounds down to milliseconds: the last one is spent in waits that do not block."""
-
-    breaks = ("TMO-04",)
-
-    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
-        return wait(None if timeout is None else int(timeout * 1000) / 1000, limit)
 
 
 class FineGrainIsClaimed(EpollBackend):
@@ -250,25 +240,6 @@ class WakeAfterCloseWrites(EpollBackend):
             os.write(self._internal[1], (1).to_bytes(8, "little"))
         except OSError:
             pass
-
-
-class FullBatchHasNoRoomForWakes(PollBackend):
-    """The doorbell stands at the end of a batch, and is cut off when that is full."""
-
-    breaks = ("WAK-07",)
-
-    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
-        return super()._wait(timeout, max_events)[:max_events]
-
-
-class BrokenBellSpins(PollBackend):
-    """A doorbell that somebody else closed ends every wait at once, without a word."""
-
-    breaks = ("WAK-10",)
-
-    def _answer(self, flags: int) -> None:
-        if not flags & _flags.NVAL:
-            super()._answer(flags)
 
 
 class WaitKeepsTheLock(Front):
