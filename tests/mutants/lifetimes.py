@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from typing import ClassVar
 
 from polling import Backend, Interest, Mode, PollClosedError
 from polling.backend import Source
@@ -11,17 +10,6 @@ from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
 
 from . import Front
-
-
-class ClosingAgainIsAnError(Front):
-    """Closing what is closed is refused."""
-
-    breaks = ("CLS-01",)
-
-    def close(self) -> None:
-        if self._table.refusal is not None:
-            raise self._refused()
-        super().close()
 
 
 class ClosedPollTakesSources(Front):
@@ -91,16 +79,6 @@ class ChildEmptiesTheSet(EpollBackend):
         super().abandon()
 
 
-class DroppedPollIsSilent(Front):
-    """A poll that is dropped unclosed is closed without a warning."""
-
-    breaks = ("GCL-01",)
-
-    def __del__(self) -> None:
-        if getattr(self, "_again", None) is not None:
-            self.close()
-
-
 class SourcesAreHeld(Front):
     """The poll keeps its sources alive: one that is dropped stays open."""
 
@@ -115,17 +93,6 @@ class SourcesAreHeld(Front):
     ) -> None:
         super().register(source, token, interest, mode)
         self._held.append(source)
-
-
-class ClassHoldsPolls(Front):
-    """Each poll is entered in a list, to be found after a fork, and never leaves it."""
-
-    breaks = ("GCL-01",)
-    polls: ClassVar[list[ClassHoldsPolls]] = []
-
-    def __init__(self, backend: type[Backend]) -> None:
-        super().__init__(backend)
-        self.polls.append(self)
 
 
 class DescriptorsAreInherited(EpollBackend):

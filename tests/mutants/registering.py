@@ -256,20 +256,20 @@ class PriorityIsClaimed(EpollBackend):
         super().register(fd, interest & Interest.READ_WRITE, mode)
 
 
-class ChangesLeak(EpollBackend):
-    """Every so many changes leave a descriptor behind, to be closed with the poll."""
+class RegistrationsLeak(EpollBackend):
+    """Every so many registrations leave a descriptor behind, to be closed with the poll."""
 
     breaks = ("REG-27",)
 
     def __init__(self) -> None:
         super().__init__()
-        self._changes = 0
+        self._registered = 0
         self._left: list[int] = []
 
-    def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
-        super().reregister(fd, interest, mode)
-        self._changes += 1
-        if self._changes % 64 == 0:
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        super().register(fd, interest, mode)
+        self._registered += 1
+        if self._registered % 64 == 0:
             self._left.append(os.dup(fd))
 
     def close(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import socket
@@ -43,13 +42,6 @@ class DevicesAreHidden(PollBackend):
     capabilities = PollBackend.capabilities & ~Capability.CHAR_DEVICES
 
 
-class DevicesAreClaimed(EpollBackend):
-    """It claims to take character devices, and the kernel refuses them."""
-
-    breaks = ("SRC-02",)
-    capabilities = EpollBackend.capabilities | Capability.CHAR_DEVICES
-
-
 class TerminalsAreHidden(EpollBackend):
     """It takes terminals, and does not declare it."""
 
@@ -62,17 +54,6 @@ class PipesAreHidden(EpollBackend):
 
     breaks = ("SRC-04",)
     capabilities = EpollBackend.capabilities & ~Capability.PIPES
-
-
-class PipesAreClaimed(EpollBackend):
-    """It claims to take pipes, and refuses them."""
-
-    breaks = ("SRC-04",)
-
-    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
-        if stat.S_ISFIFO(os.fstat(fd).st_mode):
-            raise OSError(errno.EPERM, os.strerror(errno.EPERM))
-        super().register(fd, interest, mode)
 
 
 class ReadinessIsBytes(Fetching):
