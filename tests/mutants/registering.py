@@ -141,8 +141,8 @@ class ForgetfulnessIsAssumed(EpollBackend):
 
     breaks = ("REG-13",)
 
-    def _lay_ghosts(self) -> None:
-        pass
+    def _lay_ghosts(self) -> bool:
+        return True
 
     def deregister(self, fd: int) -> None:
         self._masks.pop(fd, None)

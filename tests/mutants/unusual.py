@@ -9,36 +9,98 @@ import stat
 import time
 
 from polling import Capability, Interest, Mode, Readiness
+from polling.backend import Pair
 from polling_backends._flags import IN, OUT
 from polling_backends.epoll import EpollBackend
-from polling_backends.poll import PollBackend
-
-from . import Pairs
+from polling_backends.poll import PollBackend, _Poll
 
 HINTS = Capability.READ_CLOSED | Capability.WRITE_CLOSED | Capability.ERROR
+
+
+class _Facade:
+    """A ``select.poll`` that answers otherwise. In the backend a step more would cost the batch, see SIG-02."""
+
+    def __init__(self, real: _Poll) -> None:
+        self._real = real
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        self._real.register(fd, eventmask)
+
+    def unregister(self, fd: int, /) -> None:
+        self._real.unregister(fd)
+
+    def poll(self, timeout: float | None, /) -> list[Pair]:
+        return self._real.poll(timeout)
+
+
+class _InAnyOrder(_Facade):
+    def poll(self, timeout: float | None, /) -> list[Pair]:
+        ready = super().poll(timeout)
+        random.shuffle(ready)
+        return ready
+
+
+class _Guessing(_Facade):
+    def __init__(self, real: _Poll) -> None:
+        super().__init__(real)
+        self._masks: dict[int, int] = {}
+        self._waits = 0
+
+    def register(self, fd: int, eventmask: int, /) -> None:
+        super().register(fd, eventmask)
+        self._masks[fd] = eventmask
+        self._waits = 0
+
+    def unregister(self, fd: int, /) -> None:
+        super().unregister(fd)
+        del self._masks[fd]
+        self._waits = 0
+
+    def poll(self, timeout: float | None, /) -> list[Pair]:
+        self._waits += 1
+        if self._waits % 25 == 0:
+            for fd, mask in self._masks.items():
+                if mask & (IN | OUT):
+                    return [(fd, mask & (IN | OUT))]
+        return super().poll(timeout)
+
+
+class _Late(_Facade):
+    def poll(self, timeout: float | None, /) -> list[Pair]:
+        time.sleep(0.02)
+        return super().poll(timeout)
+
+
+class _Single(_Facade):
+    def __init__(self, real: _Poll, bell: int) -> None:
+        super().__init__(real)
+        self._bell = bell
+        self._last = -1
+
+    def poll(self, timeout: float | None, /) -> list[Pair]:
+        ready = super().poll(timeout)
+        rung = [pair for pair in ready if pair[0] == self._bell]
+        others = sorted(pair for pair in ready if pair[0] != self._bell)
+        others = [pair for pair in others if pair[0] > self._last][:1] or others[:1]
+        if others:
+            self._last = others[0][0]
+        return rung + others
 
 
 class AnyOrder(PollBackend):
     """Reports what is ready in random order."""
 
-    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
-        batch = [*super()._wait(timeout, max_events)]
-        random.shuffle(batch)
-        return batch
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = _InAnyOrder(self._poll)
 
 
 class SeldomSpurious(PollBackend):
-    """Every 25th wait reports something that is asked for, and not so."""
+    """Every 25th wait since the last change reports something that is asked for, and not so."""
 
-    _waits = 0
-
-    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
-        self._waits += 1
-        if self._waits % 25 == 0:
-            for fd, watch in self._watches.items():
-                if watch.mode is Mode.LEVEL and watch.armed & (IN | OUT):
-                    return [(fd, watch.armed & (IN | OUT))]
-        return super()._wait(timeout, max_events)
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = _Guessing(self._poll)
 
 
 class NoHints(EpollBackend):
@@ -53,16 +115,17 @@ class NoHints(EpollBackend):
 class Slow(PollBackend):
     """Begins each wait 20 ms late."""
 
-    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
-        time.sleep(0.02)
-        return super()._wait(timeout, max_events)
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = _Late(self._poll)
 
 
 class OneAtATime(PollBackend):
     """Reports one event a wait, however many are asked for."""
 
-    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
-        return super()._wait(timeout, 1)
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = _Single(self._poll, self._internal[0])
 
 
 class Modest(PollBackend):
