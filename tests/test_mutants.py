@@ -17,6 +17,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+pytestmark = pytest.mark.slow  # some minutes on a busy machine
+
 if not hasattr(select, "epoll"):
     pytest.skip("the mutants derive from our backends for Linux", allow_module_level=True)
 
