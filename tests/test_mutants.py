@@ -32,10 +32,10 @@ with pytest.MonkeyPatch.context() as patch:
     UNUSUAL = [*mutants.unusual()]
 
 REPRESENTATIVE = {
-    *("REG-01", "REG-06", "REG-10", "REG-13", "REG-14", "REG-15", "REG-16", "REG-18", "INT-01", "INT-04", "INT-10"),
+    *("REG-01", "REG-10", "REG-13", "REG-15", "INT-01", "INT-04", "INT-10"),
     *("LVL-01", "LVL-02", "LVL-03", "LVL-06", "EDG-01", "EDG-03", "EDG-05", "EDG-07", "EDG-15", "EDG-16"),
     *("ONE-01", "ONE-02", "ONE-03", "ONE-04", "ONE-07", "ONE-09", "MRG-01", "MRG-02", "CAP-01", "CAP-02", "CAP-04"),
-    *("EVT-01", "EVT-02", "EVT-04", "EVT-06", "EVT-10", "EVT-13", "EVT-14", "EVT-16", "SPU-01", "SPU-02", "SRC-01"),
+    *("EVT-01", "EVT-02", "EVT-04", "EVT-10", "EVT-13", "EVT-16", "SPU-01", "SPU-02", "SRC-01"),
     *("TMO-02", "TMO-03", "TMO-09", "WAK-01", "WAK-02", "WAK-03", "WAK-07", "CLS-03", "FRK-01", "THR-01"),
     *("SRC-03", "SRC-04", "UDP-01", "UDP-03"),
 }
@@ -51,11 +51,23 @@ def run_trial(folder: Path, classes: str, *args: str, scale: str, limit: float) 
     module = folder / "test_trial.py"
     module.write_text(f"from mutants import trial\n\nglobals().update(trial.{classes})\n")
     report = folder / "report.xml"
+    # Most of the time is spent waiting, so four workers are not too many for two cores.
     path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [sys.executable, "-m", "pytest", "-p", "mutants.trial", "-p", "no:cacheprovider", f"--junitxml={report}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "mutants.trial",
+        "-p",
+        "no:cacheprovider",
+        "-n4",
+        f"--junitxml={report}",
+    ]
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [*command, "-W", "error", "--strict-config", "--strict-markers", *args, module],
-        env={**os.environ, "PYTHONPATH": path, "POLLING_TIME_SCALE": scale},
+        [*command, "-p", "no:cacheprovider", "-W", "error", "--strict-config", "--strict-markers", *args, module],
+        env={**outside, "PYTHONPATH": path, "POLLING_TIME_SCALE": scale},
         cwd=folder,
         capture_output=True,
         text=True,
@@ -81,7 +93,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("family", WRONG)
 def test_wrong_backends_fail_the_rules_they_break(folder: Path, family: str) -> None:
     # Waits for what never comes are short; 6 s of hanging are enough, too.
-    verdicts = run_trial(folder, f"of_family({family!r})", scale="0.2", limit=170)
+    verdicts = run_trial(folder, f"of_family({family!r})", "--dist=loadscope", scale="0.2", limit=170)
     complaints: list[str] = []
     for wrong, breaks in WRONG[family].items():
         for rule in breaks:
