@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import select
 import struct
+import sys
 import termios
 import time
 
@@ -15,6 +16,8 @@ from polling_backends.epoll import ET, MASKS, ONESHOT, EpollBackend
 from polling_backends.poll import PollBackend
 
 from . import Fetching, Front, Masking, Pairs
+
+assert sys.platform != "win32", "these derive from backends that Windows does not have"
 
 
 class EdgeIsLevel(Masking):

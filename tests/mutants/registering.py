@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Collection
 
@@ -22,6 +23,8 @@ from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
 
 from . import Front
+
+assert sys.platform != "win32", "these derive from backends that Windows does not have"
 
 
 class SecondRegistrationReplaces(Front):

@@ -7,6 +7,7 @@ import os
 import socket
 import stat
 import struct
+import sys
 import termios
 from contextlib import suppress
 
@@ -18,6 +19,8 @@ from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend, _Watch
 
 from . import Decoding, Fetching, Pairs
+
+assert sys.platform != "win32", "these derive from backends that Windows does not have"
 
 
 class FilesAreTaken(PollBackend):

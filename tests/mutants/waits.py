@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -13,6 +14,8 @@ from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
 
 from . import Fetching, Front, Pairs
+
+assert sys.platform != "win32", "these derive from backends that Windows does not have"
 
 
 class NoLimitIsALongTime(Front):
