@@ -94,8 +94,8 @@ class Poll(Generic[T]):
 
     Each source is registered under a token, any object, which its events carry. Poll keeps no source
     alive: a source that is closed or dropped is deregistered thereby (objects that allow no weak
-    references, bare numbers, ``IoSource`` and ``Waker`` are held). Close before dropping the last
-    duplicate, or better, deregister before closing.
+    references, bare numbers, ``IoSource`` and ``Waker`` are held). Deregister before closing while a
+    duplicate may live.
 
     Args:
         backend: A registered name, a ``Backend`` class, or an instance made for this poll alone. By
@@ -384,7 +384,7 @@ class Poll(Generic[T]):
             spurious: the call that follows may still say that it would block.
 
         Raises:
-            ValueError: *timeout* is not a number, or *max_events* is less than 1.
+            ValueError: *timeout* is NaN, or *max_events* is less than 1.
             TypeError: One of them has the wrong type.
             PollBusyError: Another thread waits, or this one does further up its stack.
             PollClosedError: The poll was closed, before or meanwhile, or in a signal handler.
