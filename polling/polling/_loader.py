@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import sys
 import weakref
-from importlib import import_module
 
 from polling._typing import TYPE_CHECKING
 from polling.backend import Backend
@@ -72,6 +71,8 @@ def load_backend(name: str) -> type[Backend]:
         address = _strangers().get(name)
     if address is None:
         raise UnknownBackendError(f"there is no backend {name!r}; there are: {', '.join(backend_names())}")
+    from importlib import import_module  # after ``import polling``, which is measured
+
     module, _, attributes = address.partition(":")
     found: object = import_module(module)
     for attribute in attributes.split("."):

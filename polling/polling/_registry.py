@@ -24,7 +24,7 @@ Rules: REG-10, REG-15, REG-16, REG-17, GCL-02, GCL-03.
 from __future__ import annotations
 
 import weakref
-from threading import RLock
+from _thread import RLock  # importing threading takes a millisecond
 
 from polling._typing import TYPE_CHECKING
 from polling.event import Event, Interest, Mode

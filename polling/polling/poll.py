@@ -39,9 +39,9 @@ import os
 import sys
 import warnings
 import weakref
+from _thread import RLock  # importing threading takes a millisecond
 from itertools import repeat, starmap
 from operator import index
-from threading import RLock
 from time import monotonic
 
 from polling import _loader
