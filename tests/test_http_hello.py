@@ -1,8 +1,7 @@
-"""The web server of examples/: its protocol part byte by byte, and the whole of it on every backend."""
+"""The web servers of examples/: their protocol part byte by byte, and the whole of them on every backend."""
 
 from __future__ import annotations
 
-import importlib.util
 import signal
 import socket
 import struct
@@ -13,9 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from select import select
 from time import monotonic
-from types import ModuleType
 
+import drive
+import http_hello
 import pytest
+from http_hello import RESPONSE, Requests
 
 import polling
 
@@ -23,22 +24,6 @@ ROOT = Path(__file__).parents[1]
 PATIENCE = 20.0  # seconds to wait for what must come
 SILENCE = 0.5  # seconds to watch for what must not
 
-
-def load(path: str) -> ModuleType:
-    """Import a script that is in no package."""
-    name = Path(path).stem
-    spec = importlib.util.spec_from_file_location(name, ROOT / path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-http_hello = load("examples/http_hello.py")
-drive = load("tools/drive.py")
-Requests = http_hello.Requests
-RESPONSE: bytes = http_hello.RESPONSE
 
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n1\r\n\r\n2345"
@@ -133,10 +118,11 @@ def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def address(backend: str) -> Iterator[tuple[str, int]]:
+@pytest.fixture(params=["http_hello", "http_hello_edge"])
+def address(request: pytest.FixtureRequest, backend: str) -> Iterator[tuple[str, int]]:
     """Where a server on the backend listens, which must end by itself when it is told to."""
-    with drive.Server(drive.SERVER, "--backend", backend, "--port", "0") as server:
+    script = ROOT / "examples" / f"{request.param}.py"
+    with drive.Server("-W", "error", script, "--backend", backend, "--port", "0") as server:
         yield server.address
     assert server.status == 0 or sys.platform == "win32"
 

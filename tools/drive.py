@@ -147,16 +147,16 @@ class Server:
         cpu: Seconds of CPU in user and in system mode from start to end; NaN where the system does not tell.
     """
 
-    def __init__(self, *command: str) -> None:
-        self._command = [sys.executable, *command]
+    def __init__(self, *command: str | Path) -> None:
+        self._command = [sys.executable, *map(str, command)]
         self.status: int | None = None
         self.cpu = (float("nan"), float("nan"))
 
     def __enter__(self) -> Server:
         self.process = subprocess.Popen(self._command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
-        line = self.process.stdout.readline()  # listening on http://HOST:PORT (backend NAME)
-        if not line.startswith("listening on http://"):
+        line = self.process.stdout.readline()  # listening on [http://]HOST:PORT (backend NAME)
+        if not line.startswith("listening on "):
             self._end()
             raise RuntimeError(f"the server did not start: {line!r}, status {self.status}")
         host, _, port = line.split()[2].removeprefix("http://").rpartition(":")

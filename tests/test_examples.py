@@ -1,0 +1,215 @@
+"""The smaller servers of examples/, each as a process of its own, on every backend."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from select import select
+
+import drive
+import proxy
+import pytest
+
+import polling
+from polling.net import TcpListener
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+PATIENCE = 20.0  # seconds to wait for what must come
+RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER: closing resets
+
+
+@pytest.fixture(params=sorted(polling.available_backends()))
+def backend(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def clients() -> Iterator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def serve(stack: ExitStack, script: str, backend: str, *arguments: str) -> tuple[str, int]:
+    """Start one of the examples, and say where it listens. A warning would be an error there."""
+    server = drive.Server("-W", "error", EXAMPLES / f"{script}.py", "--backend", backend, *arguments)
+    return stack.enter_context(server).address
+
+
+def connect(stack: ExitStack, address: tuple[str, int]) -> socket.socket:
+    return stack.enter_context(socket.create_connection(address, timeout=PATIENCE))
+
+
+def receive_all(stream: socket.socket) -> bytes:
+    """Read up to the end."""
+    data = bytearray()
+    while more := stream.recv(1 << 16):
+        data += more
+    return bytes(data)
+
+
+def test_discard_takes_everything_and_answers_nothing(backend: str, clients: ExitStack) -> None:
+    address = serve(clients, "discard", backend, "--port", "0")
+    streams = [connect(clients, address) for _ in range(3)]
+    for stream in streams:
+        stream.sendall(bytes(4 << 20))
+        stream.shutdown(socket.SHUT_WR)
+    assert [receive_all(stream) for stream in streams] == [b""] * 3
+
+
+def test_discard_outlives_a_client_that_resets(backend: str, clients: ExitStack) -> None:
+    address = serve(clients, "discard", backend, "--port", "0")
+    rude = connect(clients, address)
+    rude.sendall(b"x")
+    rude.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    rude.close()
+    polite = connect(clients, address)
+    polite.sendall(b"x")
+    polite.shutdown(socket.SHUT_WR)
+    assert receive_all(polite) == b""
+
+
+def test_count_counts_all_of_it(backend: str, clients: ExitStack) -> None:
+    address = serve(clients, "count", backend, "--port", "0")
+    with connect(clients, address) as stream, stream.makefile("rb") as answers:
+        for message in (b"hello", b"x" * 3, b"!"):
+            stream.sendall(message)
+            assert answers.readline() == b"Received %d bytes\n" % len(message)
+        stream.sendall(bytes(1 << 20))  # comes in pieces, and each is counted once
+        stream.shutdown(socket.SHUT_WR)
+        assert sum(int(line.split()[1]) for line in answers) == 1 << 20
+
+
+def test_count_answers_the_last_words_of_a_client_that_half_closes(backend: str, clients: ExitStack) -> None:
+    stream = connect(clients, serve(clients, "count", backend, "--port", "0"))
+    stream.sendall(b"bye")
+    stream.shutdown(socket.SHUT_WR)
+    assert receive_all(stream) == b"Received 3 bytes\n"
+
+
+# The proxy.
+
+
+@pytest.fixture
+def server(clients: ExitStack) -> socket.socket:
+    """A listener for the proxy to connect to."""
+    listener = clients.enter_context(socket.create_server(("127.0.0.1", 0)))
+    listener.settimeout(PATIENCE)
+    return listener
+
+
+def through(stack: ExitStack, server: socket.socket, backend: str) -> tuple[socket.socket, socket.socket]:
+    """Connect through a new proxy; give both ends."""
+    host, port = server.getsockname()
+    address = serve(stack, "proxy", backend, "--listen", "127.0.0.1:0", "--to", f"{host}:{port}")
+    near = connect(stack, address)
+    far = stack.enter_context(server.accept()[0])
+    far.settimeout(PATIENCE)
+    return near, far
+
+
+def send_and_hash(stream: socket.socket, seed: int, megabytes: int) -> str:
+    block = hashlib.shake_128(bytes([seed])).digest(1 << 20)
+    sent = hashlib.blake2b()
+    for turn in range(megabytes):
+        piece = block[turn:] + block[:turn]
+        sent.update(piece)
+        stream.sendall(piece)
+    stream.shutdown(socket.SHUT_WR)
+    return sent.hexdigest()
+
+
+def receive_and_hash(stream: socket.socket) -> str:
+    received = hashlib.blake2b()
+    while data := stream.recv(1 << 18):
+        received.update(data)
+    return received.hexdigest()
+
+
+@pytest.mark.parametrize("megabytes", [16, pytest.param(1024, marks=pytest.mark.slow)])
+def test_the_proxy_carries_every_byte_both_ways_at_once(
+    backend: str, clients: ExitStack, server: socket.socket, megabytes: int
+) -> None:
+    near, far = through(clients, server, backend)
+    with ThreadPoolExecutor(4) as threads:
+        sent = [threads.submit(send_and_hash, stream, seed, megabytes) for seed, stream in enumerate((near, far))]
+        received = [threads.submit(receive_and_hash, stream) for stream in (far, near)]
+        assert [job.result() for job in sent] == [job.result() for job in received]
+
+
+def test_the_proxy_passes_on_a_half_close_and_goes_on(backend: str, clients: ExitStack, server: socket.socket) -> None:
+    near, far = through(clients, server, backend)
+    near.sendall(b"that is all")
+    near.shutdown(socket.SHUT_WR)
+    assert receive_all(far) == b"that is all"
+    far.sendall(b"not yet")
+    assert near.recv(100) == b"not yet"
+    far.close()
+    assert near.recv(100) == b""
+
+
+@pytest.mark.parametrize("breaks", ["client", "server"])
+def test_the_proxy_passes_on_a_reset(backend: str, clients: ExitStack, server: socket.socket, breaks: str) -> None:
+    near, far = through(clients, server, backend)
+    ends = (near, far) if breaks == "client" else (far, near)
+    ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    ends[0].close()
+    with pytest.raises(ConnectionError):
+        ends[1].recv(1)
+
+
+def test_the_proxy_resets_clients_of_a_server_that_is_not_there(backend: str, clients: ExitStack) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    address = serve(clients, "proxy", backend, "--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{port}")
+    for _ in range(2):  # and is still there for the next
+        with pytest.raises(ConnectionError):
+            connect(clients, address).recv(1)
+
+
+def test_the_proxy_slows_a_sender_down(backend: str, clients: ExitStack, server: socket.socket) -> None:
+    near, far = through(clients, server, backend)
+    sent = 0
+    near.setblocking(False)
+    while select([], [near], [], 0.5)[1]:
+        sent += near.send(bytes(1 << 16))
+        assert sent < 256 << 20, "the proxy takes in bytes without end"
+    near.shutdown(socket.SHUT_WR)
+    assert len(receive_all(far)) == sent
+
+
+def test_a_flow_never_holds_more_than_its_buffer() -> None:
+    with ExitStack() as stack:
+        listener = stack.enter_context(TcpListener.open(("127.0.0.1", 0)))
+        feed = connect(stack, listener.getsockname())
+        source = stack.enter_context(listener.accept()[0])
+        sink = connect(stack, listener.getsockname())
+        target = stack.enter_context(listener.accept()[0])
+        feed.setblocking(False)
+        flow = proxy.Flow(source, target)
+        for _ in range(200):
+            try:
+                feed.send(bytes(1 << 17))
+            except BlockingIOError:
+                pass
+            flow.move()
+            assert len(flow.unsent) <= proxy.BUFFER == 64 << 10
+        assert flow.unsent, "the target was never full: nothing was tested"
+        assert not flow.receives()
+        assert sink.recv(1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process can be sent a SIGINT of its own there")
+@pytest.mark.parametrize("script", ["discard", "count", "http_hello_edge", "proxy"])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_server_cleanly(script: str, number: signal.Signals) -> None:
+    port = ["--listen", "127.0.0.1:0"] if script == "proxy" else ["--port", "0"]
+    with drive.Server("-W", "error", EXAMPLES / f"{script}.py", *port) as server:
+        server.process.send_signal(number)
+        assert server.process.wait(PATIENCE) == 0
