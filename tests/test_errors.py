@@ -192,6 +192,17 @@ def test_an_interest_is_an_interest(poll: Poll, registered: socket.socket, inter
         poll.reregister(registered, "changed", interest, Mode.LEVEL)
 
 
+@pytest.mark.parametrize("interest", [1, None, "r", Mode.EDGE, True], ids=repr)
+def test_an_io_source_calls_nothing_for_what_is_no_interest(interest: Any) -> None:
+    called: list[None] = []
+    source = IoSource(0)
+    with pytest.raises(TypeError, match="interest must be an Interest"):
+        source.do_io(interest, called.append, None)
+    with pytest.raises(TypeError, match="interest must be an Interest"):
+        source.drained(interest)
+    assert not called
+
+
 @pytest.mark.parametrize("mode", [0, None, "level", Interest.READABLE, True], ids=repr)
 def test_a_mode_is_a_mode(poll: Poll, registered: socket.socket, mode: Any) -> None:
     free, other = socket.socketpair()

@@ -55,7 +55,12 @@ class IoSource(ReportingSource):
 
         Args:
             interest: The direction in which *call* goes. TLS may want the other one, and says so itself.
+
+        Raises:
+            TypeError: *interest* is something else; *call* was not called. Otherwise what *call* raises.
         """
+        if interest.__class__ is not Interest:
+            raise TypeError(f"interest must be an Interest, not {interest!r}")
         try:
             result = call(*args, **kwargs)
         except BlockingIOError:
