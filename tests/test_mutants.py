@@ -1,23 +1,21 @@
 """Proof that the conformance kit has teeth: wrong backends fail the rules they break, right but unusual ones pass.
 
-Each test is a pytest process of its own, so that what a mutant leaves behind, or hangs in, stays there.
+Each trial is a process of its own, so that what a mutant leaves behind, or hangs in, stays there.
 """
 
 from __future__ import annotations
 
-import os
 import re
 import select
 import subprocess
 import sys
+from collections.abc import Collection
 from importlib import import_module
 from pathlib import Path
-from typing import TypeAlias
-from xml.etree import ElementTree
 
 import pytest
 
-pytestmark = pytest.mark.slow  # some minutes on a busy machine
+from polling_conformance.harness import rule_of
 
 if not hasattr(select, "epoll"):
     pytest.skip("the mutants derive from our backends for Linux", allow_module_level=True)
@@ -28,7 +26,8 @@ PAGE = TESTS.parent / "docs" / "mutants.md"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(TESTS)
     mutants = import_module("mutants")
-    WRONG = {family: dict(mutants.wrong_in(family)) for family in mutants.FAMILIES}
+    trial = import_module("mutants.trial")
+    WRONG = {wrong: breaks for family in mutants.FAMILIES for wrong, breaks in mutants.wrong_in(family)}
     UNUSUAL = [*mutants.unusual()]
 
 REPRESENTATIVE = {
@@ -41,102 +40,70 @@ REPRESENTATIVE = {
 }
 """Of each family what an unusual backend is most likely to be taken for wrong by."""
 
-
-Verdicts: TypeAlias = dict[tuple[str, str], list[str]]
-"""By mutant and rule what its tests said: nothing, or why they failed."""
-
-
-def run_trial(folder: Path, classes: str, *args: str, scale: str, limit: float) -> Verdicts:
-    """Run what ``mutants.trial`` makes, at most *limit* seconds, with waits scaled by *scale*."""
-    module = folder / "test_trial.py"
-    module.write_text(f"from mutants import trial\n\nglobals().update(trial.{classes})\n")
-    report = folder / "report.xml"
-    # Most of the time is spent waiting, so four workers are not too many for two cores.
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "mutants.trial",
-        "-p",
-        "no:cacheprovider",
-        "-n4",
-        f"--junitxml={report}",
-    ]
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
-    done = subprocess.run(
-        [*command, "-p", "no:cacheprovider", "-W", "error", "--strict-config", "--strict-markers", *args, module],
-        env={**outside, "PYTHONPATH": path, "POLLING_TIME_SCALE": scale},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=limit,
-    )
-    assert done.returncode in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), done.stdout + done.stderr
-    verdicts: Verdicts = {}
-    for case in ElementTree.parse(report).iter("testcase"):
-        found = re.match(r"test_([A-Z]{3})_(\d\d)_", case.get("name", ""))
-        if found and case.find("skipped") is None:
-            mutant = case.get("classname", "").partition(".Test")[2]
-            problems = [problem.text or "?" for problem in case if problem.tag in ("failure", "error")]
-            verdicts.setdefault((mutant, f"{found[1]}-{found[2]}"), []).extend(problems)
-    return verdicts
+ONE_KIND = r"(?!.*(tcp|pipe|unix)).*|.*net-tcp.*"
+"""The tests with one kind of source, of those that are repeated over several, and all others."""
 
 
-@pytest.fixture
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("trial")
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the processes of the trials find the mutants."""
+    monkeypatch.syspath_prepend(TESTS)
 
 
-@pytest.mark.parametrize("family", WRONG)
-def test_wrong_backends_fail_the_rules_they_break(folder: Path, family: str) -> None:
-    # Waits for what never comes are short; 6 s of hanging are enough, too.
-    verdicts = run_trial(folder, f"of_family({family!r})", "--dist=loadscope", scale="0.2", limit=170)
-    complaints: list[str] = []
-    for wrong, breaks in WRONG[family].items():
-        for rule in breaks:
-            said = verdicts.get((wrong.__name__, rule))
-            failure = re.compile(
-                rf"(?ms)^E +\S+RuleFailure: {rule} does not hold on .*^E +expected: .+^E +observed: .+"
-            )
-            if not said:
-                complaints.append(f"{wrong.__name__} passes {rule}")
-            elif not failure.search(said[0]):
-                complaints.append(f"{wrong.__name__} fails {rule}, but the message does not suffice: {said[0][-500:]}")
-    for right in {mutants.right_for(wrong) for wrong in WRONG[family]}:
-        for (name, rule), said in verdicts.items():
-            if name == right.__name__ and said:
-                complaints.append(f"{name}, which is right, fails {rule}: {said[0][-500:]}")
-    assert not complaints, "\n".join(complaints)
-
-
-@pytest.mark.parametrize("name", [unusual.__name__ for unusual in UNUSUAL])
-def test_what_is_right_but_unusual_passes(folder: Path, name: str) -> None:
+# The long ones first, so that no worker is left with one at the end.
+@pytest.mark.parametrize("right", UNUSUAL, ids=[right.__name__ for right in UNUSUAL])
+def test_what_is_right_but_unusual_passes(tmp_path: Path, right: type) -> None:
     expect_no_failure(
-        run_trial(folder, f"of_unusual({name!r}, {sorted(REPRESENTATIVE)})", "-k", KINDS, scale="1", limit=170)
+        trial.hold(trial.address_of(right), folder=tmp_path, rules=REPRESENTATIVE, tests=ONE_KIND, scale=1, limit=170)
     )
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=[wrong.__name__ for wrong in WRONG])
+def test_a_wrong_backend_fails_the_rules_it_breaks(
+    tmp_path_factory: pytest.TempPathFactory, wrong: type, request: pytest.FixtureRequest
+) -> None:
+    # Nothing that comes is late, so waits for what never comes can be short.
+    said = trial.hold(
+        trial.address_of(wrong), folder=tmp_path_factory.mktemp("wrong"), rules=WRONG[wrong], scale=0.1, limit=60
+    )
+    problems: dict[str | None, tuple[str, str]] = {}
+    for test, problem in said:
+        if problem is not None:
+            problems.setdefault(rule_of(test), (test, problem))
+    for rule in WRONG[wrong]:
+        assert rule in problems, f"it passes {rule}"
+        test, problem = problems[rule]
+        assert re.search(
+            rf"(?ms)^E +\S+RuleFailure: {rule} does not hold on .*^E +expected: .+^E +observed: .+", problem
+        ), f"it fails {test}, but the message does not suffice:\n{problem}"
+    # These very tests do not fail on what is right in its place.
+    tests = {test for test, _ in problems.values()}
+    right = trial.address_of(mutants.right_for(wrong))
+    said = trial.hold(
+        right,
+        folder=tmp_path_factory.mktemp("right"),
+        rules=WRONG[wrong],
+        tests="|".join(map(re.escape, tests)),
+        scale=1,
+        limit=60,
+    )
+    assert not [problem for _, problem in said if problem is not None], f"{right}, which is right, fails as well"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [unusual.__name__ for unusual in UNUSUAL])
-def test_what_is_right_but_unusual_passes_everything(folder: Path, name: str) -> None:
-    expect_no_failure(run_trial(folder, f"of_unusual({name!r}, None)", scale="1", limit=900))
+@pytest.mark.parametrize("right", UNUSUAL, ids=[right.__name__ for right in UNUSUAL])
+def test_what_is_right_but_unusual_passes_everything(tmp_path: Path, right: type) -> None:
+    expect_no_failure(trial.hold(trial.address_of(right), folder=tmp_path, scale=1, limit=900))
 
 
-KINDS = "not tcp and not pipe and not unix or net-tcp"
-"""Of the kinds of sources ``net-tcp`` alone, and what knows no kinds."""
-
-
-def expect_no_failure(verdicts: Verdicts) -> None:
-    failures = [f"{rule}: {message}" for (_, rule), said in verdicts.items() for message in said]
+def expect_no_failure(said: Collection[tuple[str, str | None]]) -> None:
+    failures = [f"{test}: {problem}" for test, problem in said if problem is not None]
     assert not failures, "\n".join(failures)
-    assert len(verdicts) > 40, "hardly a rule was tested"
+    assert len({rule_of(test) for test, _ in said}) > 40, "hardly a rule was tested"
 
 
 def test_there_are_enough_of_both() -> None:
-    assert sum(map(len, WRONG.values())) >= 50
+    assert len(WRONG) >= 50
     assert len(UNUSUAL) >= 5
 
 

@@ -1,71 +1,98 @@
-"""What a trial runs, in a pytest process of its own: the rules that a mutant breaks, each until its first failure.
+"""A trial: tests of the kit on one backend, in a process of its own.
 
-As a plug-in (``-p mutants.trial``) it ends the run of a rule on a mutant with the first test that fails.
+The process is forked from one that has imported pytest and our backends already, so it begins at once; whatever a
+mutant leaves behind, or hangs in, ends with it. Only the kit itself is imported in each, since it reads there how
+long to wait.
 """
 
 from __future__ import annotations
 
+import multiprocessing
+import os
+import signal
+import sys
 from collections.abc import Collection
 from importlib import import_module
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple
 
-import pytest
+__all__ = ["Said", "address_of", "hold"]
 
-from polling import Backend, Poll
-from polling_conformance import BackendConformance
-from polling_conformance.harness import rule_of
-
-from . import Front, Wrong, right_for, wrong_in
-
-__all__ = ["of_family", "of_unusual"]
-
-_failed: set[tuple[str, str | None]] = set()
+_FORKING = multiprocessing.get_context("forkserver")
+_FORKING.set_forkserver_preload(["pytest", "hypothesis", "polling.net", "polling_backends.epoll"])
 
 
-def of_family(family: str) -> dict[str, type]:
-    """Make the test classes for a module of wrong ones, and for what is right in their place."""
-    wrong_ones = dict(wrong_in(family))
-    rules: dict[type[Backend], set[str]] = {}
-    for wrong, breaks in wrong_ones.items():
-        rules.setdefault(right_for(wrong), set()).update(breaks)
-    # What is right comes first, undisturbed by what the others leave behind.
-    return {f"Test{mutant.__name__}": _conformance(mutant, of) for mutant, of in [*rules.items(), *wrong_ones.items()]}
+class Said(NamedTuple):
+    """What a test said of the backend."""
+
+    test: str
+    problem: str | None
+    """Why it failed, as pytest tells it."""
 
 
-def of_unusual(name: str, rules: Collection[str] | None) -> dict[str, type]:
-    """Make the test class for something right: for these rules, or for all."""
-    return {f"Test{name}": _conformance(vars(import_module("mutants.unusual"))[name], rules)}
+def address_of(backend: type) -> str:
+    """Name a class by its module."""
+    return f"{backend.__module__}:{backend.__qualname__}"
 
 
-def _conformance(mutant: Wrong, rules: Collection[str] | None) -> type:
-    """Derive from the suite, leaving out the tests of all other rules: None is no test."""
-    tests = {name: rule_of(name) for name in dir(BackendConformance) if name.startswith("test_")}
-    untested = set(rules or ()) - {*tests.values()}
-    if untested:
-        raise ValueError(f"{mutant.__name__} is for rules without a test: {sorted(untested)}")
-    members: dict[str, object] = {} if rules is None else {n: None for n, rule in tests.items() if rule not in rules}
-    if issubclass(mutant, Front):
-        front = mutant
+def hold(
+    backend: str,
+    *,
+    folder: Path,
+    rules: Collection[str] | None = None,
+    tests: str = ".*",
+    scale: float,
+    limit: float,
+) -> list[Said]:
+    """Run tests on what has the address *backend*; those of a rule end with the first that fails.
 
-        def new_poll(self: object) -> Poll[object]:
-            return front(front.on)
+    Args:
+        backend: A backend, or a front object that stands on one.
+        folder: An empty one, for what the process writes.
+        rules: Whose tests are run; by default those of all rules.
+        tests: Which of them: a pattern for their names, parameters included.
+        scale: By what the kit's two durations are multiplied.
+        limit: Seconds after which the process is killed, and that is an error.
+    """
+    if sys.platform == "win32":
+        raise NotImplementedError("the mutants derive from backends that Windows does not have")
+    receiver, sender = _FORKING.Pipe(duplex=False)
+    process = _FORKING.Process(target=_run, args=(sender, backend, folder, rules, tests, scale))
+    process.start()
+    sender.close()
+    try:
+        said: list[Said] | None = receiver.recv() if receiver.poll(limit) else None
+    except EOFError:
+        said = None
+    finally:
+        receiver.close()
+        if process.is_alive() and process.pid is not None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.join()
+    assert said is not None, f"died, or took longer than {limit:g} s:\n{(folder / 'log.txt').read_text()}"
+    return said
 
-        members.update(backend=front.on, new_poll=new_poll)
-    else:
-        members.update(backend=mutant)
-    return type(f"Test{mutant.__name__}", (BackendConformance,), members)
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_runtest_setup(item: pytest.Item) -> None:
-    if _key(item.nodeid) in _failed:
-        pytest.skip("this rule has failed already")
-
-
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and report.failed:
-        _failed.add(_key(report.nodeid))
-
-
-def _key(nodeid: str) -> tuple[str, str | None]:
-    _, trial, test = nodeid.split("::")
-    return trial, rule_of(test)
+def _run(
+    sender: Connection,
+    backend: str,
+    folder: Path,
+    rules: Collection[str] | None,
+    tests: str,
+    scale: float,
+) -> None:
+    """Be the process."""
+    if sys.platform == "win32":
+        raise NotImplementedError
+    os.setsid()  # a group of its own, to be killed with all its children
+    log = os.open(folder / "log.txt", os.O_WRONLY | os.O_CREAT)
+    for standard in 1, 2:
+        os.dup2(log, standard)
+    for name in [name for name in os.environ if name.startswith("PYTEST_")]:
+        del os.environ[name]  # of the run that this is a part of
+    os.environ |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "POLLING_TIME_SCALE": str(scale)}
+    os.chdir(folder)
+    sender.send(import_module("mutants.suite").run(backend, rules, tests))
+    while True:  # until it is killed: while it lives, its number is nobody else's
+        signal.pause()
