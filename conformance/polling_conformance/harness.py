@@ -11,11 +11,13 @@ That nothing happens can only be watched for some time: ``SILENCE``. These are t
 whole suite; a slow machine stretches both by the environment variable ``POLLING_TIME_SCALE``.
 
 A failure suffices without the test's source: it names the rule, what was expected, what was observed,
-and the backend. ``explain`` writes it, and whatever ``expect_*`` raises went through it.
+and the backend. ``explain`` writes it. Whatever a test raises went through it, also an error that came out of the
+backend where the test expected none.
 """
 
 from __future__ import annotations
 
+import functools
 import gc
 import os
 import pickle
@@ -33,6 +35,7 @@ import warnings
 from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from types import FrameType
 from typing import ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
@@ -50,6 +53,7 @@ __all__ = [
     "RuleFailure",
     "Running",
     "arrived",
+    "blame",
     "drain",
     "duplicate",
     "explain",
@@ -80,6 +84,7 @@ THOROUGH: Final = os.environ.get("POLLING_THOROUGH", "0") != "0"
 _LETTERS: Final = {"r": "readable", "w": "writable", "p": "priority"}
 _PROMISES: Final = frozenset(_LETTERS.values())
 _CHUNK: Final = 4096
+_SUITE: Final = Path(__file__).parent / "suite"
 
 
 # -- failures ------------------------------------------------------------------------------------------
@@ -121,6 +126,18 @@ def explain(test_name: str, backend: str, expectation: str, observation: str) ->
         lines.append(f"intent:   {known.intent}")
         lines += [f"check:    {step}" for step in known.checklist]
     return RuleFailure("\n".join(lines), expectation, observation)
+
+
+def blame(raised: pytest.ExceptionInfo[BaseException]) -> tuple[str, str]:
+    """Say of an error that no rule's test has explained what was expected and what was observed instead."""
+    rules = [entry for entry in raised.traceback if Path(entry.path).is_relative_to(_SUITE)]
+    statement = " ".join(str((rules or raised.traceback)[-1].statement).split())
+    inner = raised.traceback[-1]
+    asserted = isinstance(raised.value, AssertionError | pytest.fail.Exception)
+    return (
+        statement if asserted else f"no error in: {statement}",
+        f"{raised.exconly()}\nat {inner.path}, line {inner.lineno + 1}, in {inner.name}",
+    )
 
 
 # -- sources: one way to read and write all of them ------------------------------------------------------
@@ -448,6 +465,7 @@ class Harness:
         reason = self.known_failures.get(rule_of(self._test_name) or "")
         if reason is not None:
             request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+        request.node.obj = self._explaining(request.node.obj)
         self._threads = []
         with (
             _leaving_nothing_behind(self.failure),
@@ -458,6 +476,20 @@ class Harness:
         ):
             threads.callback(self._collect_threads)
             yield
+
+    def _explaining(self, test: Callable[..., None]) -> Callable[..., None]:
+        """Have *test* fail with a ``RuleFailure``, whatever it raises."""
+
+        @functools.wraps(test)
+        def explained(*args: object, **kwargs: object) -> None:
+            try:
+                test(*args, **kwargs)
+            except RuleFailure:
+                raise
+            except (Exception, pytest.fail.Exception) as error:
+                raise self.failure(*blame(pytest.ExceptionInfo.from_exception(error))) from error
+
+        return explained
 
     def _collect_threads(self) -> None:
         """Wait for the threads' ends, and raise what one raised and the test never asked for."""

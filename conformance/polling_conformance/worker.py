@@ -31,7 +31,7 @@ from typing import Final, TextIO
 import pytest
 
 from polling import Backend, Capability
-from polling_conformance.harness import SIGNAL_WAIT, RuleFailure, rule_of
+from polling_conformance.harness import SIGNAL_WAIT, RuleFailure, blame, rule_of
 from polling_conformance.suite import BackendConformance
 
 __all__ = ["SMOKE", "Description", "Failure", "Outcome", "Refusal", "main", "open_target", "row_of", "tested_rows"]
@@ -242,11 +242,7 @@ def _failure(item: pytest.Item, raised: pytest.ExceptionInfo[BaseException], rep
     if isinstance(error, RuleFailure):
         expectation, observation = error.expectation, error.observation
     else:
-        kit = [entry for entry in raised.traceback if Path(entry.path).is_relative_to(_KIT)]
-        statement = " ".join(str((kit or raised.traceback)[-1].statement).split())
-        inner = raised.traceback[-1]
-        expectation = statement if isinstance(error, AssertionError) else f"no error in: {statement}"
-        observation = f"{raised.exconly()}\nat {inner.path}, line {inner.lineno + 1}, in {inner.name}"
+        expectation, observation = blame(raised)  # of a fixture: what a test raises, the harness has explained
     said = {name: str(value) for name, value in item.user_properties}
     details = "\n".join([report.longreprtext, *(f"-- {title} --\n{text}" for title, text in report.sections)])
     return Failure(item.name, expectation, observation, said.get("seed"), said.get("script"), details)
