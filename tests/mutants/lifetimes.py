@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
+import sys
+from contextlib import suppress
+from typing import ClassVar
 
 from polling import Backend, Interest, Mode, PollClosedError
 from polling.backend import Source
@@ -10,6 +14,8 @@ from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
 
 from . import Front
+
+assert sys.platform != "win32", "these derive from backends that Windows does not have"
 
 
 class ClosedPollTakesSources(Front):
@@ -36,6 +42,53 @@ class CloseWakesNobody(Front):
             if self._table.refusal is None:
                 self._shut(PollClosedError)
         self._leave()
+
+
+class SecondCloseRaises(Front):
+    """Closing what is closed is an error, as any other call after the close is."""
+
+    breaks = ("CLS-01",)
+
+    def close(self) -> None:
+        if self._table.refusal is PollClosedError:
+            raise PollClosedError("this poll is closed")
+        super().close()
+
+
+class CloseUndoesNonBlocking(EpollBackend):
+    """Closing sets the sources to blocking, as if they had been changed for the poll's sake."""
+
+    breaks = ("CLS-05",)
+
+    def close(self) -> None:
+        for fd in self._masks:
+            with suppress(OSError):
+                os.set_blocking(fd, True)
+        super().close()
+
+
+class CloseShutsSourcesDown(EpollBackend):
+    """Closing says goodbye to the peers of all sources."""
+
+    breaks = ("CLS-05",)
+
+    def close(self) -> None:
+        for fd in self._masks:
+            with suppress(OSError), socket.socket(fileno=os.dup(fd)) as duplicate:
+                duplicate.shutdown(socket.SHUT_RDWR)
+        super().close()
+
+
+class CloseReadsTheRest(EpollBackend):
+    """Closing ends a read that is under way at each source, and what it has read is gone."""
+
+    breaks = ("CLS-05",)
+
+    def close(self) -> None:
+        for fd in self._masks:
+            with suppress(OSError), socket.socket(fileno=os.dup(fd)) as duplicate:
+                duplicate.recv(1, socket.MSG_DONTWAIT)
+        super().close()
 
 
 class CloseLeaks(EpollBackend):
@@ -77,6 +130,26 @@ class ChildEmptiesTheSet(EpollBackend):
         for fd in self._masks:
             self._epoll.unregister(fd)
         super().abandon()
+
+
+class DroppedInSilence(Front):
+    """A poll that was never closed is collected without a word."""
+
+    breaks = ("GCL-01",)
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class ListedForEver(Front):
+    """All polls are listed, for the sake of the fork, by references that keep them alive."""
+
+    breaks = ("GCL-01",)
+    listed: ClassVar[list[Front]] = []
+
+    def __init__(self, backend: type[Backend]) -> None:
+        super().__init__(backend)
+        self.listed.append(self)
 
 
 class SourcesAreHeld(Front):

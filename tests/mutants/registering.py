@@ -10,6 +10,7 @@ from collections.abc import Collection
 from polling import (
     AlreadyRegisteredError,
     Backend,
+    Capability,
     Event,
     Interest,
     InvalidSourceError,
@@ -257,6 +258,20 @@ class PriorityIsClaimed(EpollBackend):
 
     def register(self, fd: int, interest: Interest, mode: Mode) -> None:
         super().register(fd, interest & Interest.READ_WRITE, mode)
+
+
+class EdgesAreHidden(EpollBackend):
+    """It has edges of its own, and does not declare it."""
+
+    breaks = ("REG-26",)
+    capabilities = EpollBackend.capabilities & ~Capability.NATIVE_EDGE
+
+
+class PriorityIsHidden(EpollBackend):
+    """It reports urgent data, and does not declare it."""
+
+    breaks = ("REG-26",)
+    capabilities = EpollBackend.capabilities & ~Capability.PRIORITY
 
 
 class RegistrationsLeak(EpollBackend):

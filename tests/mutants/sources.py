@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -45,6 +46,13 @@ class DevicesAreHidden(PollBackend):
     capabilities = PollBackend.capabilities & ~Capability.CHAR_DEVICES
 
 
+class DevicesAreClaimed(EpollBackend):
+    """It claims to take character devices, which epoll refuses."""
+
+    breaks = ("SRC-02",)
+    capabilities = EpollBackend.capabilities | Capability.CHAR_DEVICES
+
+
 class TerminalsAreHidden(EpollBackend):
     """It takes terminals, and does not declare it."""
 
@@ -57,6 +65,26 @@ class PipesAreHidden(EpollBackend):
 
     breaks = ("SRC-04",)
     capabilities = EpollBackend.capabilities & ~Capability.PIPES
+
+
+class PipesAreTakenForSockets(Fetching):
+    """It takes pipes, and asks what is ready in a way that only sockets answer."""
+
+    breaks = ("SRC-04",)
+
+    def kept(self, fd: int, bits: int) -> bool:
+        return stat.S_ISSOCK(os.fstat(fd).st_mode)
+
+
+class PipesAreClaimed(EpollBackend):
+    """It claims to take pipes, and refuses them."""
+
+    breaks = ("SRC-04",)
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        if stat.S_ISFIFO(os.fstat(fd).st_mode):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        super().register(fd, interest, mode)
 
 
 class ReadinessIsBytes(Fetching):

@@ -8,7 +8,7 @@ import random
 import stat
 import time
 
-from polling import Capability, Interest, Mode, Readiness
+from polling import Capability, Interest, Mode, Readiness, UnsupportedError
 from polling.backend import Pair
 from polling_backends._flags import IN, OUT
 from polling_backends.epoll import EpollBackend
@@ -132,6 +132,13 @@ class Modest(PollBackend):
     """Has no capability that it can do without."""
 
     capabilities = PollBackend.capabilities & ~HINTS & ~Capability.PRIORITY
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        if Interest.PRIORITY in interest:
+            raise UnsupportedError("urgent data is not reported")
+        super().register(fd, interest, mode)
+
+    reregister = register
 
     def decode(self, bits: int, interest: Interest) -> Readiness:
         return super().decode(bits, interest)._replace(error=False, read_closed=False, write_closed=False)

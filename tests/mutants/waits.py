@@ -45,6 +45,15 @@ class TimeoutIsRoundedDown(Front):
         return super().poll(None if timeout is None else int(timeout * 1000) / 1000, max_events)
 
 
+class FractionsAreRoundedDown(Fetching):
+    """The kernel is asked for whole milliseconds, rounded down: what is left of the timeout is spun away."""
+
+    breaks = ("TMO-04",)
+
+    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
+        return wait(None if timeout is None else int(timeout * 1000) / 1000, limit)
+
+
 class FineGrainIsClaimed(EpollBackend):
     """It claims to keep timeouts below a millisecond, and rounds up to one."""
 

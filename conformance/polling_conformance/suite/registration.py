@@ -13,15 +13,17 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import tracemalloc
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from itertools import count
 
 import pytest
 
 from polling import (
     AlreadyRegisteredError,
+    Backend,
     Capability,
     Interest,
     InvalidSourceError,
@@ -29,11 +31,23 @@ from polling import (
     NotRegisteredError,
     Poll,
     PollingError,
+    Readiness,
     UnsupportedError,
     UnsupportedSourceError,
     Waker,
 )
-from polling_conformance.harness import SIGNAL_WAIT, End, Ends, Harness, drain, open_descriptors, recv, send
+from polling_conformance.harness import (
+    SIGNAL_WAIT,
+    SILENCE,
+    End,
+    Ends,
+    Harness,
+    drain,
+    open_descriptors,
+    recv,
+    reset,
+    send,
+)
 
 __all__ = ["RegistrationRules"]
 
@@ -533,6 +547,11 @@ class RegistrationRules(Harness):
         for source in near, near.fileno():
             self.expect_error(UnsupportedError, poll.reregister, source, "refused", Interest.WRITABLE, mode)
         self._expect_mode(poll, "former", Mode.LEVEL, near, far)
+        self.check(
+            not self._has_edges(poll.backend),
+            "edges that are had declared as NATIVE_EDGE",
+            "asked directly, the backend reports each arrival once, and nobody tells it of would-blocks",
+        )
 
     def test_REG_26_priority_is_given_or_refused(self, poll: Poll[object]) -> None:
         near, far = self.tcp_pair()
@@ -547,6 +566,36 @@ class RegistrationRules(Harness):
         for interest in Interest.PRIORITY, Interest.PRIORITY | Interest.WRITABLE:
             self.expect_error(UnsupportedError, poll.reregister, near, "refused", interest, Mode.ONESHOT)
         self._expect_mode(poll, "former", Mode.LEVEL, near, far)
+        self.check(
+            not self._has_priority(poll.backend),
+            "urgent data that is reported declared as PRIORITY",
+            "asked directly, the backend reports urgent data and hangups under Interest.PRIORITY",
+        )
+
+    # ``Poll`` refuses what is not declared. What the backend could do all the same shows when it is asked itself, which
+    # a test may do as long as nobody waits.
+
+    def _has_edges(self, backend: Backend) -> bool:
+        near, far = self.tcp_pair()
+        with suppress(UnsupportedError, OSError), _registered(backend, near, Interest.READABLE, Mode.EDGE) as look:
+            for _ in range(3):
+                send(far, b"x")
+                if not (look() and not look()):
+                    return False
+                drain(near)
+            return True
+        return False  # refused
+
+    def _has_priority(self, backend: Backend) -> bool:
+        for happens in (lambda far: far.send(b"!", socket.MSG_OOB)), reset:
+            near, far = self.tcp_pair()
+            with suppress(UnsupportedError, OSError), _registered(backend, near, Interest.PRIORITY, Mode.LEVEL) as look:
+                happens(far)
+                if not any(readiness.priority for readiness in look()):
+                    return False
+                continue
+            return False  # refused
+        return True
 
     def test_REG_27_many_rounds_leave_nothing_behind(self, poll: Poll[object], pair: Ends) -> None:
         reader, writer = pair
@@ -582,6 +631,27 @@ class RegistrationRules(Harness):
         self.expect_silence(poll)
         poll.register(reader, "at last")
         self.expect_events(poll, {"at last": "r"})
+
+
+@contextmanager
+def _registered(
+    backend: Backend, source: socket.socket, interest: Interest, mode: Mode
+) -> Iterator[Callable[[], list[Readiness]]]:
+    """Register with the backend itself, if it does not refuse; give a look at what it reports."""
+    fd = source.fileno()
+
+    def look() -> list[Readiness]:
+        found: list[Readiness] = []
+        deadline = time.monotonic() + SILENCE
+        while not found and (left := deadline - time.monotonic()) > 0:
+            found = [backend.decode(bits, interest) for number, bits in backend.waiter()(left, 10) if number == fd]
+        return found
+
+    backend.register(fd, interest, mode)
+    try:
+        yield look
+    finally:
+        backend.deregister(fd)
 
 
 def set_blocking(end: End, blocking: bool) -> None:

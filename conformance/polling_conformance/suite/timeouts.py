@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from polling import Capability, Event, Interest, Mode, Poll, Waker
+from polling.backend import Pair, Wait
 from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Ends, Harness, Running, send
 
 __all__ = ["TimeoutRules"]
@@ -75,11 +76,16 @@ class TimeoutRules(Harness):
         for timeout in 0.0001, 0.001, 0.0015, 0.01, SILENCE:
             self._expect_whole(poll, timeout)
 
-    def test_TMO_04_a_timeout_below_the_grain_is_slept_and_not_spun_away(self, poll: Poll[object]) -> None:
-        # Rounded down to 0, each wait would be made of hundreds that do not block: the deadline holds, at full load.
+    def test_TMO_04_a_timeout_below_the_grain_is_slept_and_not_spun_away(
+        self, poll: Poll[object], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        # Rounded down to 0, each wait would be made of hundreds that do not block, whether the backend makes them or
+        # the poll, whose deadline holds.
         timeout, waits = 0.0009, 20
-        shares = []
+        asked = _asked_of(poll, monkeypatch)
+        counts, shares = [], []
         for _ in range(5):
+            asked.clear()
             start, busy = time.monotonic(), time.thread_time()
             for _ in range(waits):
                 events = poll.poll(timeout)
@@ -88,7 +94,13 @@ class TimeoutRules(Harness):
             self.check(
                 elapsed >= waits * timeout, f"at least {waits * timeout} s for {waits} waits", f"{elapsed:.6f} s"
             )
+            counts.append(len(asked))
             shares.append(busy / elapsed)
+        self.check(
+            min(counts) <= 3 * waits,
+            f"at most {3 * waits} waits of the backend for {waits} of {timeout} s",
+            f"{min(counts)} at best, the last of them with timeouts of {asked[-3:]} s",
+        )
         self.check(
             min(shares) < 0.5,
             f"waits of {timeout} s sleep, and use little of the processor",
@@ -244,6 +256,24 @@ class TimeoutRules(Harness):
         outcome = f"{events} after {ended - deadline + timeout:.6f} s and {times} disturbances"
         self.check(not events and ended >= deadline, f"no event for {timeout:g} s, however it is disturbed", outcome)
         self.check(ended < limit, f"the wait of {timeout:g} s ends while it is being disturbed", outcome)
+
+
+def _asked_of(poll: Poll[object], monkeypatch: pytest.MonkeyPatch) -> list[float | None]:
+    """Keep a list of the timeouts that the poll's backend is asked to wait for, from now on."""
+    asked: list[float | None] = []
+    waiter = poll.backend.waiter
+
+    def counting() -> Wait:
+        wait = waiter()
+
+        def counted(timeout: float | None, max_events: int) -> Sequence[Pair]:
+            asked.append(timeout)
+            return wait(timeout, max_events)
+
+        return counted
+
+    monkeypatch.setattr(poll.backend, "waiter", counting)
+    return asked
 
 
 def _timed(poll: Poll[object], timeout: float) -> tuple[float, Sequence[Event[object]]]:
