@@ -21,7 +21,7 @@ from itertools import count
 from types import CodeType, FrameType
 from typing import Any, Generic, TypeVar
 
-from polling import Poll
+from polling import Backend, Poll
 
 __all__ = ["Interrupted", "Interrupter", "Struck", "at_each_step", "strike"]
 
@@ -78,7 +78,8 @@ def at_each_step(scene: Callable[[Interrupter], object], poll: Poll[object]) -> 
     Returns:
         How many steps there are.
     """
-    packages = frozenset({"polling", type(poll.backend).__module__.partition(".")[0]})
+    kinds = [kind for kind in type(poll.backend).__mro__ if issubclass(kind, Backend)]
+    packages = frozenset(kind.__module__.partition(".")[0] for kind in kinds)  # that of Backend is the library's
     for step in count(1):
         interrupter = Interrupter(step, packages)
         scene(interrupter)

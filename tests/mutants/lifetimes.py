@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import ClassVar
 
-from polling import Backend, Interest, Mode, PollClosedError
+from polling import Backend, ForkedPollError, Interest, Mode, PollClosedError
 from polling.backend import Source
 from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
@@ -130,6 +130,43 @@ class ChildEmptiesTheSet(EpollBackend):
         for fd in self._masks:
             self._epoll.unregister(fd)
         super().abandon()
+
+
+class ChildClosesStrangers(Front):
+    """A forked child that closes the poll closes its numbers once more, whoever has them by then."""
+
+    breaks = ("FRK-02",)
+
+    def close(self) -> None:
+        if self._table.refusal is ForkedPollError:
+            for number in self.backend.internal:
+                with suppress(OSError):
+                    os.close(number)
+        super().close()
+
+
+class _KeptAtTheFork(EpollBackend):
+    """Keeps everything in a forked child."""
+
+    def abandon(self) -> None:
+        pass
+
+    def empty(self) -> None:
+        for fd in self._masks:
+            self._epoll.unregister(fd)
+        super().close()
+
+
+class ChildEmptiesTheSetFirst(Front):
+    """Closing takes all sources out of the kernel's set first, which a forked child shares with the parent."""
+
+    breaks = ("FRK-02",)
+    on = _KeptAtTheFork
+
+    def close(self) -> None:
+        if self._table.refusal is ForkedPollError and isinstance(self.backend, _KeptAtTheFork):
+            self.backend.empty()
+        super().close()
 
 
 class DroppedInSilence(Front):

@@ -211,6 +211,42 @@ class ChangesAreForTheNextWait(PollBackend):
         pass
 
 
+class _NoLock:
+    """A lock that is none."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+    def __enter__(self) -> bool:
+        return True
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+class TableIsNotLocked(Front):
+    """The table of registrations has no lock: every single change of a dict is atomic, after all."""
+
+    breaks = ("REG-20",)
+
+    def __init__(self, backend: type[Backend]) -> None:
+        super().__init__(backend)
+        self._table.lock = _NoLock()  # type: ignore[assignment]  # that is the mistake
+
+
+class BooksAreNotLocked(PollBackend):
+    """The books of the last batch are done without regard to other threads, which may be changing the same."""
+
+    breaks = ("REG-20",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lock = _NoLock()  # type: ignore[assignment]  # that is the mistake
+
+
 class SecondWaitQueues(Front):
     """A second thread that waits is not refused: it stands in line, for ever."""
 

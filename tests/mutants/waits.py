@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import time
+from typing import ClassVar
 
-from polling import Capability, Event
+from polling import Backend, Capability, Event, Readiness
 from polling.backend import Wait
+from polling_backends._flags import IN
 from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
 
@@ -155,6 +158,65 @@ class BatchCrossesACall(Fetching):
         return True
 
 
+class _RungBySignals(PollBackend):
+    """Has a second doorbell, which signals ring."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ear, self.mouth = socket.socketpair()
+        for end in self.ear, self.mouth:
+            end.setblocking(False)
+        self._internal = (*self._internal, self.ear.fileno(), self.mouth.fileno())
+        self._poll.register(self.ear.fileno(), IN)
+
+    def _answer(self, flags: int) -> None:
+        try:
+            self.ear.recv(100)
+        except BlockingIOError:
+            super()._answer(flags)
+
+    def close(self) -> None:
+        super().close()
+        self.ear.close()
+        self.mouth.close()
+
+    abandon = close
+
+
+class SignalEndsTheWait(_Breaking):
+    """Signals ring the doorbell, so that none is missed; and a wait that is rung and finds nothing ends."""
+
+    breaks = ("SIG-01",)
+    on = _RungBySignals
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        assert isinstance(self.backend, _RungBySignals)
+        if threading.current_thread() is not threading.main_thread():
+            return super().poll(timeout, max_events)
+        former = signal.set_wakeup_fd(self.backend.mouth.fileno(), warn_on_full_buffer=False)
+        try:
+            return super().poll(timeout, max_events)
+        except _Kicked:
+            return []
+        finally:
+            signal.set_wakeup_fd(former)
+
+
+class WakeupDescriptorIsTaken(Front):
+    """The wait has its own descriptor for signals to write to, and the program's gets nothing meanwhile."""
+
+    breaks = ("SIG-03", "SIG-04")
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        if threading.current_thread() is not threading.main_thread():
+            return super().poll(timeout, max_events)
+        former = signal.set_wakeup_fd(-1)
+        try:
+            return super().poll(timeout, max_events)
+        finally:
+            signal.set_wakeup_fd(former)
+
+
 class SignalsWaitToo(Fetching):
     """Signals are blocked during a wait, and handled after it."""
 
@@ -252,6 +314,57 @@ class WakeAfterCloseWrites(EpollBackend):
             os.write(self._internal[1], (1).to_bytes(8, "little"))
         except OSError:
             pass
+
+
+class WakesAreShared(Front):
+    """What wakes have to say stands in one place for all polls, and whoever waits next takes it."""
+
+    breaks = ("WAK-08",)
+    all: ClassVar[dict[object, Event[object]]] = {}
+
+    def __init__(self, backend: type[Backend]) -> None:
+        super().__init__(backend)
+        self._table.pending = self.all
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        self._table.alert = True
+        return super().poll(timeout, max_events)
+
+
+class FirstWakerStandsForAll(Front):
+    """A poll has one waker, and those made after the first are other names for it."""
+
+    breaks = ("WAK-08",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        events = super().poll(timeout, max_events)
+        first = next(iter(self._table.wakers), None)
+        wakes = [event for event in events if event._key in self._table.wakers and event._key != first]
+        for wake in wakes:
+            object.__setattr__(wake, "token", self._table.wakers[first]._event.token)  # type: ignore[attr-defined]
+        return events
+
+
+class WakeIsNoEvent(Front):
+    """A wake ends the wait, and that it is over early is all that there is to be seen."""
+
+    breaks = ("WAK-09",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        return [event for event in super().poll(timeout, max_events) if event._key not in self._table.wakers]
+
+
+class WakeSaysEverything(Front):
+    """The event of a wake says both readable and writable, so that nobody overlooks it."""
+
+    breaks = ("WAK-09",)
+
+    def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+        both = Readiness(readable=True, writable=True)
+        return [
+            Event(event.token, both, event._key) if event._key in self._table.wakers else event
+            for event in super().poll(timeout, max_events)
+        ]
 
 
 class WaitKeepsTheLock(Front):

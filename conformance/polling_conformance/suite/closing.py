@@ -294,11 +294,13 @@ class ClosingRules(Harness):
         waker = Waker(poll, "waker")
 
         def close_and_use_the_numbers() -> None:
-            poll.close()
-            poll.close()
-            for end in (end for _ in range(3) for end in socket.socketpair()):
-                end.setblocking(False)
-                end.send(b"x")
+            # The fork has set the poll's numbers free, and the close is not to take them from those who have them now.
+            strangers = [socket.socketpair() for _ in range(50)]
+            for _ in range(2):
+                poll.close()
+                for one, other in strangers:
+                    one.send(b"x")
+                    assert other.recv(1) == b"x"
             with self.new_poll() as mine:
                 mine.register(near, "mine")
                 mine.poll(0)

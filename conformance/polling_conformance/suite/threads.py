@@ -7,8 +7,9 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
 
 import pytest
 
@@ -23,8 +24,11 @@ from polling import (
     Waker,
 )
 from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Ends, Harness, Running, drain, send, until_blocked
+from polling_conformance.interrupt import Interrupter, at_each_step
 
 __all__ = ["ThreadRules"]
+
+T = TypeVar("T")
 
 WORKERS = 4
 TURNS = 50
@@ -32,14 +36,22 @@ TURNS = 50
 
 
 @contextmanager
-def restless() -> Iterator[None]:
+def restless(interval: float = 1e-6) -> Iterator[None]:
     """Have the interpreter change threads as often as it can, so that what is not guarded goes wrong soon."""
     before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
+    sys.setswitchinterval(interval)
     try:
         yield
     finally:
         sys.setswitchinterval(before)
+
+
+def _meanwhile(rules: Harness, change: Callable[[str], T]) -> Running[T]:
+    """Have another thread make a change as far as it comes: to its end, or until it is blocked by a lock."""
+    other = rules.in_thread(change, "another's")
+    with suppress(TimeoutError):  # it has ended
+        until_blocked(other.thread)
+    return other
 
 
 class ThreadRules(Harness):
@@ -239,6 +251,76 @@ class ThreadRules(Harness):
                 f"{outcomes.count(outcome)} times in all",
             )
         self.expect_silence(poll)
+
+    @pytest.mark.parametrize("name", ["register", "reregister", "deregister"])
+    def test_REG_20_a_call_by_another_thread_at_any_step_of_the_same_call_comes_before_or_after(
+        self, name: str
+    ) -> None:
+        def scene(interrupt: Interrupter) -> None:
+            near, far = socket.socketpair()
+            with near, far, self.new_poll() as poll:
+                far.send(b"x")
+                if name != "register":
+                    poll.register(near, "former", Interest.WRITABLE)
+
+                def change(token: str) -> str:
+                    try:
+                        if name == "deregister":
+                            poll.deregister(near)
+                        elif name == "register":
+                            poll.register(near, token)
+                        else:
+                            poll.reregister(near, token, Interest.READABLE, Mode.LEVEL)
+                    except (AlreadyRegisteredError, NotRegisteredError) as error:
+                        return type(error).__name__
+                    return token
+
+                others: list[Running[str]] = []
+                outcome = interrupt(lambda: change("this thread's"), lambda: others.append(_meanwhile(self, change)))
+                outcomes = [str(outcome.error or outcome.returned), *(other.result() for other in others)]
+                done = [what for what in outcomes if not what.endswith("Error")]
+                self.check(
+                    len(done) == (len(outcomes) if name == "reregister" else 1),
+                    "both calls done" if name == "reregister" else f"one {name} done, and the other one refused",
+                    f"{outcomes}; {outcome}",
+                )
+                events = [(event.token, event.readable, event.writable) for event in poll.poll(0)]
+                expected = [] if name == "deregister" else [[(token, True, False)] for token in done]
+                self.check(
+                    events in (expected or [[]]),
+                    f"{'nothing' if not expected else 'near'} reported",
+                    f"{events}; {outcome}",
+                )
+
+        with restless(0.001):
+            at_each_step(scene, self.make_poll())
+
+    def test_REG_20_a_change_by_another_thread_at_any_step_of_a_wait_is_in_force(self) -> None:
+        def scene(interrupt: Interrupter) -> None:
+            near, far = socket.socketpair()
+            with near, far, self.new_poll() as poll:
+                far.send(b"x")
+                poll.register(near, "fired", Interest.READABLE, Mode.ONESHOT)
+                self.expect_events(poll, {"fired": "r"})
+                Waker(poll, "waker").wake()  # so that the wait has an end
+
+                def change(token: str) -> None:
+                    poll.reregister(near, token, Interest.READABLE, Mode.ONESHOT)
+
+                others: list[Running[None]] = []
+                outcome = interrupt(lambda: poll.poll(SIGNAL_WAIT), lambda: others.append(_meanwhile(self, change)))
+                for other in others:
+                    other.result()
+                events = list(outcome.returned or ())
+                while others and not any(event.token == "another's" for event in events):
+                    more = poll.poll(SIGNAL_WAIT)
+                    self.check(bool(more), "an event under the new token", f"{events}; {outcome}")
+                    events += more
+                again = [event for event in poll.poll(0) if event.token != "waker"]
+                self.check(not again, "one event for the one arming", f"{again} after {events}; {outcome}")
+
+        with restless(0.001):
+            at_each_step(scene, self.make_poll())
 
     def test_REG_21_a_second_wait_is_refused_and_the_first_goes_on(self, poll: Poll[object]) -> None:
         near, far = self.socketpair()
