@@ -487,7 +487,8 @@ class SimulatedKqueue:
         self._keys: dict[int, Key] = {}  # whose a number in the outer epoll is, or was
         self._inside = 0
         self._closed = False
-        self._orphan: int | None = None  # our number in a forked child, where it is not ours
+        self._is_inherited = False  # this is a forked child
+        self._orphan: int | None = None  # our number there, where it is not ours
         self._outer: _Epoll = _linux("select", "epoll")()
         _kernels.add(self)
 
@@ -503,14 +504,14 @@ class SimulatedKqueue:
             raise ValueError(f"Length of eventlist must be 0 or positive, got {most}")
         if timeout is not None and not timeout >= 0:
             raise ValueError("timeout must be positive or None")
-        if self._orphan is not None:
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
         deadline = None if timeout is None else monotonic() + timeout
         twice = self._random is not None and bool(changes) and self._random.random() < 0.25
         try:
             self._inside += 1
+            self._check_ours()
             answers = self._apply(changes, most)
             while answers is None:
+                self._check_ours()
                 # An exception from a signal's handler may come after any call. From the assignments to the return there
                 # is none, and what is not handed out by then is put back.
                 events, before, after, taken = self._scan(most)
@@ -522,13 +523,16 @@ class SimulatedKqueue:
                     left = None if deadline is None else deadline - monotonic()
                     if left is not None and left <= 0:
                         return events
+                    del before, after, taken  # which a traceback would keep
                     self._sleep(left)
                     if twice:
                         twice = False
                         answers = self._apply(changes, most)
+            if isinstance(answers, int):
+                raise OSError(answers, os.strerror(answers))
             return answers
         finally:
-            self._inside -= 1
+            self._inside -= self._inside > 0  # in a child that a signal's handler forked it is 0
             if self._closed and not self._inside:
                 self._release()
 
@@ -551,6 +555,10 @@ class SimulatedKqueue:
         if self._closed:
             raise ValueError("I/O operation on closed kqueue object")
 
+    def _check_ours(self) -> None:
+        if self._is_inherited:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
     def _release(self) -> None:
         self._knotes = {}
         self._taken = {}
@@ -565,6 +573,7 @@ class SimulatedKqueue:
     def _forked(self) -> None:
         """Become what is left of a kqueue in a child. What is closed here is not felt by the parent."""
         orphan = None if self._closed else self._outer.fileno()
+        self._is_inherited = True
         self._lock = threading.RLock()
         self._inside = 0
         self._release()
@@ -575,8 +584,8 @@ class SimulatedKqueue:
 
     # Changes
 
-    def _apply(self, changes: Sequence[Kevent], most: int) -> list[Kevent] | None:
-        """Apply *changes*, all at once. Give what the call has to return, or ``None``: it may collect."""
+    def _apply(self, changes: Sequence[Kevent], most: int) -> list[Kevent] | int | None:
+        """Apply *changes*, all at once. Give what the call has to return, or to raise; ``None``: it may collect."""
         if not changes:
             return None if most else []
         with self._lock:
@@ -607,7 +616,7 @@ class SimulatedKqueue:
                 if not knote.enabled:
                     self._leave(knote.source.fd)
         if failure:
-            raise OSError(failure, os.strerror(failure))
+            return failure
         return answers if answers or not most else None
 
     def _change(self, knotes: _Table, change: Kevent) -> int:
