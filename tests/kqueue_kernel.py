@@ -83,7 +83,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 Kevent: TypeAlias = tuple[int, int, int, int, int]
 """``(ident, filter, flags, fflags, data)``: the same shape for a change and for an event."""
@@ -151,44 +151,31 @@ def _linux(module: str, name: str) -> Any:  # Any, as type checkers of other sys
     return getattr(import_module(module), name)
 
 
-def _far_away(fd: int) -> int:
-    """Move *fd* to where it takes no number that an application expects to be given."""
+# A signal's handler that raises between the call that opens a descriptor and the assignment of its number would leak
+# it. So it goes from hand to hand between iterators written in C, where no handler runs, into an object that closes it.
+
+
+def _own(numbers: Iterator[int]) -> _Epoll:
+    """Give an object that owns the descriptor, of whatever kind, and closes it with its last reference."""
+    epoll: _Epoll = next(map(_linux("select", "epoll").fromfd, numbers))
+    return epoll
+
+
+def _far_away(fd: int) -> _Epoll:
+    """Duplicate *fd* to where it takes no number that an application expects to be given."""
     soft, _ = _linux("resource", "getrlimit")(_linux("resource", "RLIMIT_NOFILE"))
-    moved: int = _linux("fcntl", "fcntl")(fd, _linux("fcntl", "F_DUPFD_CLOEXEC"), min(soft, 1 << 20) // 2)
-    return moved
+    dup = partial(_linux("fcntl", "fcntl"), fd, _linux("fcntl", "F_DUPFD_CLOEXEC"))
+    return _own(map(dup, (min(soft, 1 << 20) // 2,)))
 
 
 def _private_epoll() -> _Epoll:
     near = _linux("select", "epoll")()
-    with near:
-        epoll: _Epoll = _linux("select", "epoll").fromfd(_far_away(near.fileno()))
-    return epoll
+    return _far_away(near.fileno())
 
 
-class _Counter:
-    """An eventfd: readable while its count is not 0. Closed with its last reference."""
-
-    def __init__(self, count: int = 0) -> None:
-        near = _linux("os", "eventfd")(count, _linux("os", "EFD_NONBLOCK") | _linux("os", "EFD_CLOEXEC"))
-        try:
-            self.fd = _far_away(near)
-        finally:
-            os.close(near)
-
-    def __del__(self) -> None:
-        os.close(self.fd)
-
-    def set(self) -> None:
-        _linux("os", "eventfd_write")(self.fd, 1)
-
-    def is_set(self) -> bool:
-        return bool(_poll(self.fd) & IN)
-
-    def reset(self) -> None:
-        try:
-            _linux("os", "eventfd_read")(self.fd)
-        except BlockingIOError:
-            pass
+def _always_ready() -> _Epoll:
+    near = _own(map(_linux("os", "eventfd"), (1,)))
+    return _far_away(near.fileno())
 
 
 # The filters: what a descriptor has to say now. All of them only look.
@@ -219,7 +206,7 @@ class _Tcp(NamedTuple):
     rtt: int  # measured at the handshake; 0: there was none
 
     @classmethod
-    def of(cls, sock: socket.socket) -> _Tcp:
+    def of(cls, sock: socket.SocketType) -> _Tcp:
         info = sock.getsockopt(socket.IPPROTO_TCP, 11, 104)  # TCP_INFO: 8 bytes, then 24 numbers of 4
         numbers = struct.unpack_from("=24I", info, 8)
         return cls(info[0], numbers[4], numbers[15])
@@ -229,7 +216,7 @@ SENDS_NO_MORE: Final = frozenset({4, 5, 6, 7, 9, 11})
 """FIN_WAIT1, FIN_WAIT2, TIME_WAIT, CLOSE, LAST_ACK, CLOSING."""
 
 
-def _socket_filter(sock: socket.socket, wanted: int, flags: int) -> Found | None:
+def _socket_filter(sock: socket.SocketType, wanted: int, flags: int) -> Found | None:
     fd = sock.fileno()
     kind = sock.type
     is_stream = kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET)
@@ -312,11 +299,12 @@ def _filter(fd: int, wanted: int, flavour: Flavour) -> Found | None:
     if flags & NVAL:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
     if stat.S_ISSOCK(mode):
-        sock = socket.socket(fileno=fd)
-        try:
-            return _socket_filter(sock, wanted, flags)
-        finally:
-            sock.detach()
+        # It must not be closed with the object: no handler runs before it is assigned.
+        for sock in map(partial(socket.SocketType, -1, -1, -1), (fd,)):
+            try:
+                return _socket_filter(sock, wanted, flags)
+            finally:
+                sock.detach()
     if stat.S_ISFIFO(mode):
         return _pipe_filter(fd, wanted, flags, flavour)
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -337,8 +325,8 @@ def _filter(fd: int, wanted: int, flavour: Flavour) -> Found | None:
 class _Descriptor:
     """What one knote has of a descriptor: the private epoll instance, which is ready when the filter is to be run."""
 
-    def __init__(self, ident: int, wanted: int, flavour: Flavour, *, edge: bool) -> None:
-        """Begin to watch *ident*, asleep.
+    def __init__(self, ident: int, wanted: int, flavour: Flavour, ready: int, *, edge: bool) -> None:
+        """Begin to watch *ident*, asleep. *ready* is a descriptor that always is.
 
         Raises:
             OSError: It is closed, or cannot be watched.
@@ -354,13 +342,12 @@ class _Descriptor:
         try:
             self._epoll.register(ident, self._mask | ET)
         except PermissionError:
-            # epoll has no use for files. They are always ready, and an eventfd stands in that is so, too.
+            # epoll has no use for files. They are always ready, and so is what stands in for them.
             status = os.fstat(ident)
             if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
                 raise OSError(errno.ENODEV if flavour is Flavour.FREEBSD else errno.EINVAL, "no kqfilter") from None
             self._file = status.st_dev, status.st_ino
-            self._stand_in = _Counter(1)
-            self._watched = self._stand_in.fd
+            self._watched = ready
             self._epoll.register(self._watched, self._mask | ET)
 
     def is_current(self) -> bool:
@@ -409,20 +396,27 @@ class _Descriptor:
 
 
 class _User:
-    """What one knote has of EVFILT_USER: whether it is triggered."""
+    """What one knote has of EVFILT_USER: whether it is triggered, and so watches something that is always ready."""
 
-    def __init__(self, *, clear: bool) -> None:
-        self._count = _Counter()
+    def __init__(self, ready: int, *, clear: bool) -> None:
+        self._ready = ready
         self._clear = clear
-        self.fd = self._count.fd
+        self._epoll = _private_epoll()
+        self.fd = self._epoll.fileno()
 
     def trigger(self) -> None:
-        self._count.set()
+        try:
+            self._epoll.register(self._ready, IN)
+        except FileExistsError:
+            pass
 
     put_back = trigger
 
     def reset(self) -> None:
-        self._count.reset()
+        try:
+            self._epoll.unregister(self._ready)
+        except FileNotFoundError:
+            pass
 
     def is_current(self) -> bool:
         return True
@@ -431,10 +425,10 @@ class _User:
         pass
 
     def collect(self) -> Found | None:
-        if not self._count.is_set():
+        if not self._epoll.poll(0, 1):
             return None
         if self._clear:
-            self._count.reset()
+            self.reset()
         return 0, 0, 0
 
 
@@ -489,6 +483,7 @@ class SimulatedKqueue:
         self._closed = False
         self._is_inherited = False  # this is a forked child
         self._orphan: int | None = None  # our number there, where it is not ours
+        self._ready = _always_ready()
         self._outer: _Epoll = _linux("select", "epoll")()
         _kernels.add(self)
 
@@ -562,6 +557,7 @@ class SimulatedKqueue:
     def _release(self) -> None:
         self._knotes = {}
         self._taken = {}
+        self._ready.close()
         self._outer.close()
         orphan, self._orphan = self._orphan, None
         if orphan is not None:
@@ -651,10 +647,12 @@ class SimulatedKqueue:
         if flags & EV_DELETE:
             del knotes[key]
             return 0
-        if flags & (EV_ENABLE | EV_DISABLE):
-            knote = knote._replace(enabled=bool(flags & EV_ENABLE))
         if isinstance(knote.source, _User):
             knote = self._touch_user(knote, knote.source, flags, fflags, data)
+        else:
+            self._taken[key] = knote  # as it is when its filter is run
+        if flags & (EV_ENABLE | EV_DISABLE):
+            knote = knote._replace(enabled=bool(flags & EV_ENABLE))
         knotes[key] = knote
         if knote.enabled:
             self._enter(knote.source.fd)
@@ -665,7 +663,7 @@ class SimulatedKqueue:
         ident, wanted = key
         source: _Descriptor | _User
         if wanted == self.user_filter:
-            source = _User(clear=bool(flags & EV_CLEAR))
+            source = _User(self._ready.fileno(), clear=bool(flags & EV_CLEAR))
             if fflags & NOTE_TRIGGER and self._flavour is Flavour.MACOS:
                 source.trigger()
         else:
@@ -691,7 +689,8 @@ class SimulatedKqueue:
                 raise OSError(errno.EPIPE, os.strerror(errno.EPIPE))
         elif _name(ident) == "/dev/tty":
             raise OSError(errno.EINVAL, "/dev/tty has no kqfilter")
-        return _Descriptor(ident, wanted, self._flavour, edge=bool(flags & (EV_CLEAR | EV_ONESHOT | EV_DISPATCH)))
+        edge = bool(flags & (EV_CLEAR | EV_ONESHOT | EV_DISPATCH))
+        return _Descriptor(ident, wanted, self._flavour, self._ready.fileno(), edge=edge)
 
     def _touch_user(self, knote: _Knote, user: _User, flags: int, fflags: int, data: int) -> _Knote:
         if fflags & NOTE_TRIGGER:
