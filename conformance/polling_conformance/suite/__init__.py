@@ -42,7 +42,7 @@ class BackendConformance(
     """Every rule a backend must keep. Subclass it under a name that pytest collects, and set ``backend``.
 
     Rules that the backend is known to break go into ``known_failures``, each with a reason. They must then
-    fail: when one passes, the run fails until its entry is removed.
+    fail, by one of their tests at least: when none fails, the run fails until the entry is removed.
     """
 
     def __init_subclass__(cls, **kwargs: object) -> None:
