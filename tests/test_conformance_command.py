@@ -129,7 +129,7 @@ def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
     }
     for words in (
         f"contract {CONTRACT_VERSION}, polling-io ",
-        r"LVL-01 +pass +FAIL +pass +In level mode",
+        r"LVL-01 +pass +FAIL +pass, 4 not run +In level mode",
         r"LVL-01 does not hold on mine:Forgetful\n +rule: +In level mode",
         r"\n +intent: +.*\n +check: +",
         r"\n +test: +test_LVL_01_\w+\[tcp\]\n +expected: events 'reader': readable within 1 s\n +observed: missing",
@@ -138,10 +138,16 @@ def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
         r"\nmine:Right keeps what was tested of contract .*: 4 pass, 1 declined;",
         r"\nmine:Forgetful does not keep contract .*: 3 pass, 1 fail, 1 declined;",
         r"\n +not applicable, modest does not declare PIPES: REG-08\n",
+        r"\n +tests not run, modest does not declare PIPES: LVL-01 \(\d+ of \d+\), LVL-02 \(\d+ of \d+\)\n",
     ):
         assert re.search(words, ended.stdout), f"{words!r} is not in\n{ended.stdout}"
 
     # The reports agree, and the script that they give shows the failure.
+    modest = json.loads((project / "out.json").read_text(encoding="utf-8"))["backends"][2]["rules"]["LVL-01"]
+    assert modest["skipped"] == {"modest does not declare PIPES": 4}
+    left_out = f"4 of {modest['tests']} tests not run: modest does not declare PIPES"
+    assert left_out in (project / "out.xml").read_text(encoding="utf-8")
+    assert left_out.partition(" tests")[0] + " not run" in (project / "out.html").read_text(encoding="utf-8")
     cases = ET.parse(project / "out.xml").getroot().findall("testsuite[@name='mine:Forgetful']/testcase[failure]")
     assert [case.get("name") for case in cases] == ["LVL-01"]
     [failure] = json.loads((project / "out.json").read_text(encoding="utf-8"))["backends"][1]["rules"]["LVL-01"][
@@ -311,6 +317,11 @@ FAILED = Outcome("LVL-01", "test_LVL_01_c", 0.5, [Failure("test_LVL_01_c", "this
 def test_a_verdict(outcomes: list[Outcome], known: str | None, state: State, reason: str) -> None:
     verdict = judge("LVL-01", outcomes, len(outcomes), known, smoke_failed=False)
     assert (verdict.state, verdict.reason) == (state, reason)
+
+
+def test_a_verdict_counts_what_was_left_out_of_a_rule_that_passes() -> None:
+    assert judge("LVL-01", [PASSED, SKIPPED, SKIPPED], 3, None, smoke_failed=False).skipped == {"does not declare X": 2}
+    assert judge("LVL-01", [SKIPPED], 1, None, smoke_failed=False).skipped == {}, "the reason is the verdict's"
 
 
 def test_tests_of_an_authors_own_are_not_asked_of_others() -> None:

@@ -33,8 +33,9 @@ def _sentence(row: str) -> str:
     return RULES[row].sentence if row in RULES else _ABOUT.get(row, "")
 
 
-def _loud(state: State) -> str:
-    return str(state) if state.good else state.upper()
+def _cell(verdict: Verdict) -> str:
+    said = str(verdict.state) if verdict.state.good else verdict.state.upper()
+    return f"{said}, {count} not run" if (count := sum(verdict.skipped.values())) else said
 
 
 def listing(tested: Sequence[str]) -> str:
@@ -86,7 +87,7 @@ class Matrix:
         self._out = out
         self._verdicts: dict[str, dict[str, Verdict]] = {row: {} for row in rows}
         self._left = list(rows)
-        self._widths = {target: max(len(target), len("unexpected pass")) for target in targets}
+        self._widths = {target: max(len(target), len("pass, 100 not run")) for target in targets}
         self._first = max(len(row) for row in rows)
         self._line = shutil.get_terminal_size((120, 24)).columns if out.isatty() else 120
         self._print(f"contract {CONTRACT_VERSION}, {_machine()}\n")
@@ -99,7 +100,7 @@ class Matrix:
             self._left.insert(0, verdict.row)
         while self._left and len(self._verdicts[self._left[0]]) == len(self._widths):
             row = self._left.pop(0)
-            states = {target: _loud(self._verdicts[row][target].state) for target in self._widths}
+            states = {target: _cell(self._verdicts[row][target]) for target in self._widths}
             self._print(self._row(row, states, _sentence(row)))
 
     def _row(self, head: str, cells: Mapping[str, str], sentence: str) -> str:
@@ -207,13 +208,13 @@ class Report:
                 if verdict.state is state:
                     by_reason.setdefault(verdict.reason, []).append(verdict.row)
             for reason, rows in by_reason.items():
-                yield textwrap.fill(
-                    f"{state}, {reason.rstrip('.')}: {', '.join(rows)}",
-                    118,
-                    initial_indent="    ",
-                    subsequent_indent="        ",
-                    break_on_hyphens=False,
-                )
+                yield _aside(f"{state}, {reason.rstrip('.')}: {', '.join(rows)}")
+        left_out: dict[str, list[str]] = {}
+        for verdict in self._verdicts(conclusion):
+            for reason, count in verdict.skipped.items():
+                left_out.setdefault(reason, []).append(f"{verdict.row} ({count} of {verdict.tests})")
+        for reason, rows in left_out.items():
+            yield _aside(f"tests not run, {reason}: {', '.join(rows)}")
 
     # -- JSON
 
@@ -258,6 +259,7 @@ class Report:
             "reason": verdict.reason,
             "tests": verdict.tests,
             "untried": verdict.untried,
+            "skipped": dict(verdict.skipped),
             "seconds": round(verdict.seconds, 3),
             "failures": failures,
         }
@@ -283,6 +285,11 @@ class Report:
                     )
                     if kind == "failure":
                         found.text = _printable("\n".join(self._explained(conclusion, verdict)))
+                if verdict.skipped:
+                    lines = (
+                        f"{count} of {verdict.tests} tests not run: {why}" for why, count in verdict.skipped.items()
+                    )
+                    ET.SubElement(case, "system-out").text = _printable("\n".join(lines))
             for attribute, kind in (("tests", "tests"), ("failures", "failure"), ("skipped", "skipped")):
                 suite.set(attribute, str(counts[kind]))
             suite.set("errors", "0")
@@ -321,7 +328,10 @@ class Report:
             said = f'<span class="{_slug(verdict.state)}">{escape(verdict.state)}</span>'
             if verdict.failures or not verdict.state.good:
                 said = f'<a href="#{_anchor(conclusion, verdict)}">{said}</a>'
-            title = f' title="{escape(verdict.reason)}"' if verdict.reason else ""
+            reasons = [verdict.reason, *(f"{count} tests not run: {why}" for why, count in verdict.skipped.items())]
+            if verdict.skipped:
+                said += f" <small>{sum(verdict.skipped.values())} of {verdict.tests} not run</small>"
+            title = f' title="{escape("; ".join(filter(None, reasons)))}"' if any(reasons) else ""
             cells.append(f'<td data-target="{escape(conclusion.target)}"{title}>{said}</td>')
         states = escape(json.dumps(sorted({verdict.state for _, verdict in verdicts})))
         rule = RULES.get(row)
@@ -364,6 +374,10 @@ class Report:
 
 def _untried(verdict: Verdict) -> str:
     return f"{verdict.untried} more of the rule's {verdict.tests} tests: the first failure decides"
+
+
+def _aside(said: str) -> str:
+    return textwrap.fill(said, 118, initial_indent="    ", subsequent_indent="        ", break_on_hyphens=False)
 
 
 def _item(name: str, said: str) -> str:

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 from asyncio.subprocess import PIPE, Process
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -69,6 +70,7 @@ class Verdict:
         failures: What failed, also where that was expected.
         tests: How many tests it has.
         untried: How many of them were not run, because one before them had failed.
+        skipped: How many of them were left out while others were run, by the reason that they gave.
         seconds: How long those that were run took together.
     """
 
@@ -78,6 +80,7 @@ class Verdict:
     failures: Sequence[Failure] = ()
     tests: int = 0
     untried: int = 0
+    skipped: Mapping[str, int] = field(default_factory=dict)
     seconds: float = 0
 
 
@@ -132,18 +135,19 @@ def judge(row: str, outcomes: Sequence[Outcome], collected: int, known: str | No
     if not outcomes:
         return Verdict(row, State.FAIL, failures=[Failure("", "a test of this rule", "none was collected")])
     failures = [failure for outcome in outcomes for failure in outcome.failures]
-    reasons = dict.fromkeys(outcome.skipped for outcome in outcomes if outcome.skipped)
+    skipped = Counter(outcome.skipped for outcome in outcomes if outcome.skipped)
     passed = any(not outcome.failures and not outcome.skipped for outcome in outcomes)
     if failures:
         state, reason = (State.FAIL, "") if known is None else (State.KNOWN, known)
     elif known is not None:
         state, reason = State.UNEXPECTED, f"It is listed as a known failure ({known}), and does not fail."
     elif not passed:
-        state, reason = State.NOT_APPLICABLE, "; ".join(filter(None, reasons))
+        state, reason, skipped = State.NOT_APPLICABLE, "; ".join(skipped), Counter()
     else:
         state, reason = State.PASS, ""
     untried = max(collected - len(outcomes), 0)
-    return Verdict(row, state, reason, failures, collected, untried, sum(outcome.seconds for outcome in outcomes))
+    seconds = sum(outcome.seconds for outcome in outcomes)
+    return Verdict(row, state, reason, failures, collected, untried, skipped, seconds)
 
 
 # -- one worker ------------------------------------------------------------------------------------------
