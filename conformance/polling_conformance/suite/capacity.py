@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from polling import Event, Interest, Mode, Poll
+from polling import Event, Interest, Mode, Poll, UnsupportedError
 from polling_conformance.harness import SIGNAL_WAIT, SILENCE, drain, open_descriptors, reset, send
 from polling_conformance.situations import Situations, settle, stuff
 
@@ -19,6 +19,9 @@ __all__ = ["CapacityRules"]
 
 _MANY = 3000
 """Registrations for the rule on bulk: beyond every group, set and array that a facility is known to have."""
+
+_FEW = 100
+"""Registrations for which any facility must have room."""
 
 _SPARE = 64
 """Descriptors that are left to the process besides."""
@@ -154,7 +157,14 @@ class CapacityRules(Situations):
                 sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
                 self._keep(sock)
                 sock.setblocking(False)
-                poll.register(sock, token, Interest.WRITABLE, Mode.ONESHOT)
+                try:
+                    poll.register(sock, token, Interest.WRITABLE, Mode.ONESHOT)
+                except (OSError, UnsupportedError) as error:
+                    self.check(
+                        token >= _FEW, f"room for {_FEW} registrations at least", f"the next is refused: {error!r}"
+                    )
+                    count = token
+                    break
             reports: dict[object, int] = dict.fromkeys(range(count), 0)
             while 0 in reports.values():
                 batch = poll.poll(SIGNAL_WAIT)

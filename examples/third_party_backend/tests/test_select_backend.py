@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import ClassVar
 
 import pytest
 from polling_select import SelectBackend
@@ -18,9 +17,6 @@ from polling_conformance import BackendConformance
 
 class TestSelect(BackendConformance):
     backend = SelectBackend
-    known_failures: ClassVar = {
-        "CAP-07": "select() ends at FD_SETSIZE: thousands of sources are more than it can watch"
-    }
 
 
 @contextmanager
