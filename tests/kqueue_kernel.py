@@ -444,7 +444,8 @@ class _Knote(NamedTuple):
 
 _Table: TypeAlias = dict[Key, _Knote]
 
-_kernels: weakref.WeakSet[SimulatedKqueue] = weakref.WeakSet()
+_kernels: list[weakref.ref[SimulatedKqueue]] = []
+"""For the fork. Without a callback, which could be cut off by a signal's handler, and say so on stderr."""
 
 
 class SimulatedKqueue:
@@ -482,10 +483,9 @@ class SimulatedKqueue:
         self._inside = 0
         self._closed = False
         self._is_inherited = False  # this is a forked child
-        self._orphan: int | None = None  # our number there, where it is not ours
         self._ready = _always_ready()
         self._outer: _Epoll = _linux("select", "epoll")()
-        _kernels.add(self)
+        _kernels[:] = [*(known for known in _kernels if known()), weakref.ref(self)]
 
     def control(self, changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
         """Apply *changes*, then give at most *most* events, waiting for the first at most *timeout* seconds.
@@ -534,16 +534,12 @@ class SimulatedKqueue:
     def fileno(self) -> int:
         """Give its number: readable while ``control`` has something to return."""
         self._check_open()
-        return self._outer.fileno() if self._orphan is None else self._orphan
+        return self._outer.fileno()
 
     def close(self) -> None:
         """Let go of it. Its number is released when the last call of ``control`` has left."""
         self._closed = True
         if not self._inside:
-            self._release()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_outer"):
             self._release()
 
     def _check_open(self) -> None:
@@ -559,24 +555,18 @@ class SimulatedKqueue:
         self._taken = {}
         self._ready.close()
         self._outer.close()
-        orphan, self._orphan = self._orphan, None
-        if orphan is not None:
-            try:
-                os.close(orphan)
-            except OSError:
-                pass
 
     def _forked(self) -> None:
         """Become what is left of a kqueue in a child. What is closed here is not felt by the parent."""
-        orphan = None if self._closed else self._outer.fileno()
-        self._is_inherited = True
-        self._lock = threading.RLock()
-        self._inside = 0
-        self._release()
-        if self._fork_fix:
-            self._closed = True
-        else:
-            self._orphan = orphan
+        if not self._closed:
+            number = self._outer.fileno()
+            self._closed = self._fork_fix
+            self._is_inherited = True
+            self._lock = threading.RLock()
+            self._inside = 0
+            self._release()
+            if not self._fork_fix:
+                self._outer = _own(iter((number,)))  # whatever it comes to mean
 
     # Changes
 
@@ -792,8 +782,9 @@ def _is_open(fd: int) -> bool:
 
 
 def _after_fork() -> None:
-    for kernel in list(_kernels):
-        kernel._forked()
+    for known in _kernels:
+        if kernel := known():
+            kernel._forked()
 
 
 if sys.platform != "win32":
