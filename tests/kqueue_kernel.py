@@ -40,8 +40,9 @@ Where the flavours differ (F: FreeBSD, M: macOS):
   * EVFILT_USER is -11 on F, -10 on M. NOTE_TRIGGER in the change that adds the knote triggers it on M only. A later
     change with EV_CLEAR resets a triggered one on F: NOTE_TRIGGER with EV_CLEAR does nothing there.
   * EV_WRITE of a pipe whose reader is gone: F refuses it with EPIPE, and makes a knote that was there before into a
-    last EV_EOF | EV_ONESHOT; M reports EV_EOF, level. READ of a pipe's write end, WRITE of its read end: F silent, M
-    EV_EOF once the peer is gone.
+    last EV_EOF | EV_ONESHOT; M reports EV_EOF, level.
+  * READ of a pipe's write end, WRITE of its read end: M EV_EOF once the peer is gone. On F both ends of a pipe that has
+    no name are open for both, so READ says EV_EOF there, too; it is silent for the wrong end of a FIFO.
   * A closed number: F says EBADF to any change, M to EV_ADD only, and ENOENT to the others.
   * EV_ADD | EV_DELETE of a knote that is not there: F adds, M says ENOENT. EV_ENABLE | EV_DISABLE: F says EINVAL,
     M disables.
@@ -60,6 +61,7 @@ Limits of the model:
   * ``fflags`` at EV_EOF cannot be read without taking it from the application. It is ECONNREFUSED for a TCP socket that
     never had a connection, and ECONNRESET for others, while SO_ERROR is set; a timeout would be told wrongly.
   * ``data`` of a Unix listener is 1; of a UDP socket, the size of the next datagram.
+  * What goes the other way through F's pipes is left out: their read end is never reported for WRITE.
   * The end of a file wakes nothing when it moves. A FIFO behaves as on F.
   * EINTR is not seen, as ``select`` of CPython goes on by itself; see *seed* for what else that would do.
 """
@@ -273,7 +275,8 @@ def _is_nameless_pipe(fd: int) -> bool:
 def _pipe_filter(fd: int, wanted: int, flags: int, flavour: Flavour) -> Found | None:
     if _access(fd) == (os.O_WRONLY if wanted == EVFILT_READ else os.O_RDONLY):
         # The wrong end: it waits for the peer to go, if for anything.
-        return (EV_EOF, 0, 0) if flavour is Flavour.MACOS and flags & (HUP | ERR) else None
+        waits = flavour is Flavour.MACOS or (wanted == EVFILT_READ and _is_nameless_pipe(fd))
+        return (EV_EOF, 0, 0) if waits and flags & (HUP | ERR) else None
     queued = _count(fd, "FIONREAD")
     if wanted == EVFILT_READ:
         if flags & HUP:

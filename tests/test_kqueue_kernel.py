@@ -878,6 +878,22 @@ def test_the_wrong_end_of_a_pipe(kernel: Kernel, pipe: Pipe, flavour: kq.Flavour
         assert is_silent(kernel)
 
 
+@pytest.mark.parametrize("mode", [0, kq.EV_CLEAR, kq.EV_ONESHOT])
+@pytest.mark.parametrize("late", [False, True])
+def test_the_write_end_of_a_pipe_tells_a_READ_of_the_reader_that_left(
+    kernel: Kernel, pipe: Pipe, mode: int, late: bool
+) -> None:
+    os.write(pipe.writer, b"x")
+    if late:
+        pipe.close(pipe.reader)
+    change(kernel, pipe.writer, READ, kq.EV_ADD | mode)
+    if not late:
+        assert is_silent(kernel)
+        pipe.close(pipe.reader)
+    assert await_event(kernel, pipe.writer, READ)[2] & kq.EV_EOF
+    assert is_silent(kernel) == bool(mode)
+
+
 def test_EV_EOF_of_a_FIFO_ends_with_a_new_writer(kernel: Kernel, stack: ExitStack, tmp_path: Path) -> None:
     if sys.platform == "darwin":
         pytest.skip("macOS has FIFOs of another make")
