@@ -176,8 +176,7 @@ def _private_epoll() -> _Epoll:
 
 
 def _always_ready() -> _Epoll:
-    near = _own(map(_linux("os", "eventfd"), (1,)))
-    return _far_away(near.fileno())
+    return _own(map(_linux("os", "eventfd"), (1,)))
 
 
 # The filters: what a descriptor has to say now. All of them only look.
@@ -404,7 +403,7 @@ class _User:
     def __init__(self, ready: int, *, clear: bool) -> None:
         self._ready = ready
         self._clear = clear
-        self._epoll = _private_epoll()
+        self._epoll: _Epoll = _linux("select", "epoll")()
         self.fd = self._epoll.fileno()
 
     def trigger(self) -> None:
@@ -538,6 +537,12 @@ class SimulatedKqueue:
         """Give its number: readable while ``control`` has something to return."""
         self._check_open()
         return self._outer.fileno()
+
+    @property
+    def private(self) -> tuple[int, ...]:
+        """Its numbers that a kqueue would not have. Knotes that watch a descriptor have others, far away."""
+        users = (knote.source.fd for knote in self._knotes.values() if isinstance(knote.source, _User))
+        return self._ready.fileno(), *users
 
     def close(self) -> None:
         """Let go of it. Its number is released when the last call of ``control`` has left."""
