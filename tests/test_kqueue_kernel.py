@@ -1101,6 +1101,120 @@ def test_a_user_event_has_nothing_to_do_with_a_descriptor_of_its_number(kernel: 
     assert is_silent(kernel)
 
 
+# All of it together, against the algorithm of kern_event.c in a few lines
+
+
+class Reference:
+    """A knote for READ of a stream of which everything is known. ``active`` is KN_ACTIVE."""
+
+    def __init__(self, flags: int) -> None:
+        self.flags = flags
+        self.enabled = not flags & kq.EV_DISABLE
+        self.active = False
+
+
+class Stream:
+    """A pair of sockets of which one end is written and shut, the other read and watched; and what must come of it."""
+
+    def __init__(self, stack: ExitStack, kernel: Kernel) -> None:
+        self.near, self.far = (stack.enter_context(end) for end in socket.socketpair())
+        self.near.setblocking(False)
+        self.kernel = kernel
+        self.knote: Reference | None = None
+        self.data = 0
+        self.is_over = False
+
+    def happens(self) -> None:
+        if self.knote and (self.data or self.is_over):
+            self.knote.active = True
+
+    def send(self) -> None:
+        if not self.is_over:
+            self.far.send(b"xy")
+            self.data += 2
+            self.happens()
+
+    def shut(self) -> None:
+        self.far.shutdown(socket.SHUT_WR)
+        self.is_over = True
+        self.happens()
+
+    def read_a_byte(self) -> None:
+        if self.data:
+            self.data -= len(self.near.recv(1))
+
+    def drain(self) -> None:
+        self.data -= drain(self.near)
+        assert self.data == 0
+
+    def change(self, flags: int) -> None:
+        change(self.kernel, self.near, READ, flags)
+
+    def add(self, flags: int) -> None:
+        self.change(kq.EV_ADD | flags)
+        if self.knote is None:
+            self.knote = Reference(flags)
+        elif flags & kq.EV_DISABLE:
+            self.knote.enabled = False
+        self.happens()
+
+    def touch(self, flags: int) -> None:
+        if self.knote:
+            self.change(flags)
+            self.knote.enabled = bool(flags & kq.EV_ENABLE) or (self.knote.enabled and not flags & kq.EV_DISABLE)
+            self.happens()
+
+    def delete(self) -> None:
+        if self.knote:
+            self.change(kq.EV_DELETE)
+            self.knote = None
+
+    def retrieve(self) -> tuple[int, int] | None:
+        """What is reported now: EV_EOF or not, and the data."""
+        knote = self.knote
+        if not knote or not knote.enabled or not knote.active:
+            return None
+        if not self.data and not self.is_over:
+            knote.active = False
+            return None
+        if knote.flags & kq.EV_ONESHOT:
+            self.knote = None
+        elif knote.flags & (kq.EV_CLEAR | kq.EV_DISPATCH):
+            knote.active = False
+            knote.enabled = not knote.flags & kq.EV_DISPATCH
+        return (kq.EV_EOF if self.is_over else 0), self.data
+
+
+STEPS: list[Callable[[Stream], object]] = [
+    *[Stream.send] * 4,
+    *[Stream.read_a_byte, Stream.drain] * 2,
+    *(
+        partial(Stream.add, flags=flags | off)
+        for flags in (0, kq.EV_CLEAR, kq.EV_ONESHOT, kq.EV_DISPATCH, kq.EV_CLEAR | kq.EV_ONESHOT)
+        for off in (0, 0, 0, kq.EV_DISABLE)
+    ),
+    *(partial(Stream.touch, flags=flags) for flags in (0, kq.EV_ENABLE, kq.EV_DISABLE)),
+    Stream.delete,
+]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_happens_no_event_is_masked_and_none_invented(kernel: Kernel, stack: ExitStack, seed: int) -> None:
+    chance = random.Random(seed)
+    streams = {(stream.near.fileno(), READ): stream for stream in (Stream(stack, kernel) for _ in range(4))}
+    history: list[str] = []
+    for count in range(300):
+        key, stream = chance.choice([*streams.items()])
+        step = Stream.shut if count > 250 and chance.random() < 0.1 else chance.choice(STEPS)
+        step(stream)
+        history.append(f"{key[0]} {step.__name__ if hasattr(step, '__name__') else step}")
+        if chance.random() < 0.5:
+            found = {key: (event[2] & kq.EV_EOF, event[4]) for key, event in now(kernel).items()}
+            must_be = {key: report for key, stream in streams.items() if (report := stream.retrieve())}
+            assert found == must_be, "\n".join(history[-20:])
+            history.append(f"-- {found}")
+
+
 # Waiting
 
 
