@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
-from http_hello import RESPONSE, Requests
+from http_hello import RESPONSE
+from http_requests import Requests
 
 assert sys.platform == "linux", "epoll is Linux's"
 

@@ -3,78 +3,34 @@
     python examples/http_hello.py --backend epoll --port 8080
     curl -i http://127.0.0.1:8080/
 
-Every complete request gets the same answer. A client may send half a request, or sixty-four at once: ``Requests``
-finds them. It may not read its answers: they wait, and nothing more is read from it until they are gone. The process
-may run out of descriptors: the listener is parked for a moment. The token of each source is the function to call
-when it is ready, so that there is nothing to look up.
+Every complete request gets the same answer. A client may send half a request, or sixty-four at once. It may not read
+its answers: they wait, and nothing more is read from it until they are gone. The process may run out of descriptors:
+the listener is parked for a moment. The token of each source is the function to call when it is ready, so that there
+is nothing to look up.
+
+One thread uses one core. For more there is ``--processes``: each has its own listener for the same port, and the kernel
+deals new connections out among them (SO_REUSEPORT). Nothing is shared, and nothing has to be locked.
 """
 
 from __future__ import annotations
 
 import argparse
 import errno
+import os
 import signal
 import socket
+import sys
 from collections.abc import Callable
-from functools import lru_cache
 from time import monotonic
+
+from http_requests import Requests
 
 from polling import Interest, Mode, Poll, Waker
 from polling.net import TcpListener, TcpStream
 
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: keep-alive\r\nContent-Length: 6\r\n\r\nhello\n"
-BLANK_LINE = b"\r\n\r\n"
-MAX_HEAD = 64 * 1024  # bytes; a client that sends more without a blank line is not speaking HTTP
 PARKED = 0.1  # seconds without accepting when there is no descriptor left
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-@lru_cache(maxsize=64)  # clients repeat themselves
-def parse_head(head: bytes) -> tuple[bool, int]:
-    """Tell whether the client wants to go on after this request, and how long the request's body is."""
-    request_line, *fields = head.lower().lstrip(b"\r\n").split(b"\r\n")
-    headers = {name: value.strip() for name, _, value in (field.partition(b":") for field in fields)}
-    connection = headers.get(b"connection", b"")
-    keep_alive = b"close" not in connection if request_line.endswith(b"http/1.1") else b"keep-alive" in connection
-    length = headers.get(b"content-length", b"0")
-    if b"transfer-encoding" in headers or not length.isdigit() or len(length) > 18:
-        return False, 0  # no telling where the next request would begin, so this one is the last
-    return keep_alive, int(length)
-
-
-class Requests:
-    """Finds the requests in what one client sends, until it is ``finished``: it wants or deserves no more answers."""
-
-    __slots__ = ("_body", "_last", "_rest", "finished")
-
-    def __init__(self) -> None:
-        self.finished = False
-        self._rest = b""  # a head that is not complete
-        self._body = 0  # bytes still to come of the body of a request whose head was
-        self._last = False  # whether that request is the last
-
-    def feed(self, data: bytes) -> int:
-        """Take in what came, and return how many requests that completes."""
-        data = self._rest + data
-        self._rest = b""
-        requests, position, size = 0, self._body, len(data)
-        if 0 < position <= size:
-            requests, self.finished = 1, self._last
-        while position < size and not self.finished:
-            end = data.find(BLANK_LINE, position)
-            if end < 0:
-                self._rest = data[position:]
-                self.finished = len(self._rest) > MAX_HEAD
-                break
-            keep_alive, body = parse_head(data[position:end])
-            position = end + len(BLANK_LINE) + body
-            if position > size:
-                self._last = not keep_alive
-                break
-            requests += 1
-            self.finished = not keep_alive
-        self._body = max(position - size, 0)
-        return requests
 
 
 class Connection:
@@ -178,22 +134,51 @@ class Server:
             self.poll.reregister(self._listener, self.on_connection, Interest.NONE, Mode.LEVEL)
 
 
+def fork(listeners: list[TcpListener]) -> tuple[TcpListener, list[int]]:
+    """Be as many processes as there are listeners; give this one's, and, to the first, the numbers of the others."""
+    mine = listeners[0]
+    children: list[int] = []
+    if sys.platform != "win32":  # where no port is shared, either
+        for listener in listeners[1:]:
+            child = os.fork()
+            if child == 0:
+                mine, children = listener, []
+                break
+            children.append(child)
+    for listener in listeners:
+        if listener is not mine:
+            listener.close()
+    return mine, children
+
+
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
     parser = argparse.ArgumentParser(description="Answer every HTTP request with a hello.")
     parser.add_argument("--backend", help="the poll's backend (default: the best one here)")
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=1, help="how many share the port (default: %(default)s)")
     arguments = parser.parse_args()
-    with Poll(arguments.backend) as poll, TcpListener.open((arguments.host, arguments.port)) as listener:
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-        server = Server(poll, listener)
-        waker = Waker(poll, server.stop)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: waker.wake())
-        host, port = listener.getsockname()[:2]
-        print(f"listening on http://{host}:{port} (backend {poll.backend.name})", flush=True)
-        server.run()
+    address = (arguments.host, arguments.port)
+    listeners = []
+    for _ in range(arguments.processes):
+        listeners.append(TcpListener.open(address, reuse_port=arguments.processes > 1))
+        listeners[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        address = listeners[0].getsockname()[:2]
+    listener, children = fork(listeners)  # before there is a poll: one belongs to the process that made it
+    try:
+        with Poll(arguments.backend) as poll, listener:
+            server = Server(poll, listener)
+            waker = Waker(poll, server.stop)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: waker.wake())
+            if listener is listeners[0]:
+                print(f"listening on http://{address[0]}:{address[1]} (backend {poll.backend.name})", flush=True)
+            server.run()
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGTERM)
+            os.waitpid(child, 0)
 
 
 if __name__ == "__main__":

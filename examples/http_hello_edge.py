@@ -19,7 +19,8 @@ import argparse
 import signal
 from collections.abc import Callable
 
-from http_hello import RESPONSE, Requests
+from http_hello import RESPONSE
+from http_requests import Requests
 
 from polling import Interest, Mode, Poll
 from polling.net import TcpListener, TcpStream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import struct
@@ -16,7 +17,8 @@ from time import monotonic
 import drive
 import http_hello
 import pytest
-from http_hello import RESPONSE, Requests
+from http_hello import RESPONSE
+from http_requests import MAX_HEAD, Requests
 
 import polling
 
@@ -102,10 +104,10 @@ def test_a_head_without_end_ends_the_conversation(piece: int) -> None:
     requests = Requests()
     fed = 0
     while not requests.finished:
-        assert fed <= http_hello.MAX_HEAD
+        assert fed <= MAX_HEAD
         assert requests.feed(b"x" * piece) == 0
         fed += piece
-    assert fed > http_hello.MAX_HEAD
+    assert fed > MAX_HEAD
 
 
 # The whole server.
@@ -203,6 +205,7 @@ _, limit, out, *sys.argv = sys.argv
 if limit != "none":
     import resource
     resource.setrlimit(resource.RLIMIT_NOFILE, (int(limit), int(limit)))
+sys.path.insert(0, str(pathlib.Path(sys.argv[0]).parent))
 runpy.run_path(sys.argv[0], run_name="__main__")
 pathlib.Path(out).write_text(str(waits))
 """  # the server, with few descriptors perhaps, and how often it waited
@@ -253,6 +256,25 @@ def test_a_server_without_descriptors_parks_its_listener_and_serves_again(backen
             assert receive(client, len(RESPONSE)) == RESPONSE
     parked = (monotonic() - begin) / http_hello.PARKED
     assert int(out.read_text()) < 4 * 90 + 4 * parked, "the server span"
+
+
+@pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="no port can be shared there")
+def test_processes_share_the_connections_and_end_together(backend: str) -> None:
+    command = (drive.SERVER, "--backend", backend, "--port", "0", "--processes", "3")
+    with drive.Server("-W", "error", *command) as server, ExitStack() as stack:
+        children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
+        others = children.read_text().split() if children.exists() else []
+        for _ in range(300):
+            ask(stack.enter_context(connect(server.address)))
+        if others:
+            assert len(others) == 2
+            for pid in (server.process.pid, *others):
+                sockets = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
+                assert sum(name.startswith("socket:") for name in sockets) > 50, "half its share would be 50"
+    assert server.status == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in others)
+    with pytest.raises(ConnectionRefusedError):
+        connect(server.address)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no process can be sent a SIGINT of its own there")
