@@ -190,6 +190,32 @@ class TestMine(Harness):
     )
 
 
+def test_an_event_too_many_is_a_failure_when_it_comes_each_time(run: Run) -> None:
+    result = run(
+        """
+class TestMine(Harness):
+    backend = Right
+    tries = 0
+    @pytest.mark.parametrize("spurious", [0, 2, 3])
+    def test_silence(self, poll, pair, tmp_path, monkeypatch, spurious):
+        TestMine.tries += 1
+        (tmp_path / "once").touch(exist_ok=False)
+        assert "CHANGED" not in os.environ
+        monkeypatch.setenv("CHANGED", "")
+        reader, writer = pair
+        poll.register(reader, "reader")
+        if TestMine.tries <= spurious:
+            writer.send(b"x")
+        self.expect_silence(poll)
+        TestMine.tries = 0
+""",
+        "-k",
+        "tcp and not net",
+    )
+    result.assert_outcomes(passed=2, failed=1)
+    result.stdout.fnmatch_lines(["*observed: after * s ?<Event 'reader': readable>?"])
+
+
 def test_children_and_scripts_report(run: Run) -> None:
     result = run(
         """

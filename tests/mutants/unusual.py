@@ -7,6 +7,7 @@ import os
 import random
 import stat
 import time
+from typing import ClassVar
 
 from polling import Capability, Interest, Mode, Readiness, UnsupportedError
 from polling.backend import Pair
@@ -41,26 +42,30 @@ class _InAnyOrder(_Facade):
 
 
 class _Guessing(_Facade):
+    waits: ClassVar[int] = 0  # of the whole process, since its last guess
+
     def __init__(self, real: _Poll) -> None:
         super().__init__(real)
         self._masks: dict[int, int] = {}
-        self._waits = 0
+        self._changed = False
 
     def register(self, fd: int, eventmask: int, /) -> None:
         super().register(fd, eventmask)
         self._masks[fd] = eventmask
-        self._waits = 0
+        self._changed = True
 
     def unregister(self, fd: int, /) -> None:
         super().unregister(fd)
         del self._masks[fd]
-        self._waits = 0
+        self._changed = True
 
     def poll(self, timeout: float | None, /) -> list[Pair]:
-        self._waits += 1
-        if self._waits % 25 == 0:
+        _Guessing.waits += 1
+        changed, self._changed = self._changed, False
+        if _Guessing.waits >= 25 and not changed:  # or a wait that others change all the time would hardly go on
             for fd, mask in self._masks.items():
                 if mask & (IN | OUT):
+                    _Guessing.waits = 0
                     return [(fd, mask & (IN | OUT))]
         return super().poll(timeout)
 
@@ -96,7 +101,7 @@ class AnyOrder(PollBackend):
 
 
 class SeldomSpurious(PollBackend):
-    """Every 25th wait since the last change reports something that is asked for, and not so."""
+    """Every 25th wait reports something that is asked for, and not so."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -329,6 +329,7 @@ class EdgeRules(Harness):
             [(event.token, event.readable, event.writable) for event in events] in ([], [("reader", True, False)]),
             "no event, or one that says readable",
             events,
+            unasked=True,
         )
         assert drain(reader) == b"ab"
         send(writer, b"c")
@@ -443,6 +444,7 @@ class EdgeRules(Harness):
             [(event.token, event.readable, event.writable) for event in events] in ([], [("near", False, True)]),
             "no event, or one that says writable",
             events,
+            unasked=True,
         )
 
     # -- listeners and datagrams ------------------------------------------------------------------

@@ -472,6 +472,7 @@ class EventRules(Situations):
             [(event.readable, event.writable, event.priority) for event in batch] == [(True, True, True)],
             "one event, readable, writable and priority",
             repr(batch),
+            unasked=bool(batch),
         )
 
     @pytest.mark.parametrize("mode", Mode)

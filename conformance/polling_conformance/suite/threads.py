@@ -170,7 +170,10 @@ class ThreadRules(Harness):
         self.check(not waiter.thread.is_alive(), f"the end of a wait of {timeout:g} s", f"none after {changes} changes")
         events, seconds = waiter.result()
         self.check(
-            not events and seconds >= timeout, f"no event after {timeout:g} s", f"{events} after {seconds:.3f} s"
+            not events and seconds >= timeout,
+            f"no event after {timeout:g} s",
+            f"{events} after {seconds:.3f} s",
+            unasked=bool(events),
         )
 
     # -- REG-20, REG-21: several threads -------------------------------------------------------------

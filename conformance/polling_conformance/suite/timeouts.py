@@ -52,7 +52,7 @@ class TimeoutRules(Harness):
         poll.register(reader, "reader", Interest.READABLE)
         for zero in 0, 0.0, False:
             events = self.in_thread(poll.poll, zero).result()
-            self.check(events == [], f"no event from poll({zero!r})", events)
+            self.check(events == [], f"no event from poll({zero!r})", events, unasked=True)
         send(writer, b"x")
         self.expect_events(poll, {"reader": "r"})  # from now on it is ready without doubt
         for mode in Mode.LEVEL, Mode.ONESHOT, Mode.EDGE_ONESHOT:
@@ -89,7 +89,7 @@ class TimeoutRules(Harness):
             start, busy = time.monotonic(), time.thread_time()
             for _ in range(waits):
                 events = poll.poll(timeout)
-                self.check(not events, "no event", events)
+                self.check(not events, "no event", events, unasked=True)
             elapsed, busy = time.monotonic() - start, time.thread_time() - busy
             self.check(
                 elapsed >= waits * timeout, f"at least {waits * timeout} s for {waits} waits", f"{elapsed:.6f} s"
@@ -141,7 +141,7 @@ class TimeoutRules(Harness):
         poll.register(near, "near")
         for timeout in NEGATIVE:
             events = self.in_thread(poll.poll, timeout).result()
-            self.check(events == [], f"no event from poll({_spell(timeout)})", events)
+            self.check(events == [], f"no event from poll({_spell(timeout)})", events, unasked=True)
         send(far, b"x")
         self.expect_events(poll, {"near": "r"})
         for timeout in NEGATIVE:
@@ -205,6 +205,7 @@ class TimeoutRules(Harness):
                 not events and elapsed >= 2 * SILENCE,
                 f"no event for {2 * SILENCE:g} s, while the time of day jumps by {jump:g} s at each look",
                 f"{events} after {elapsed:.6f} s",
+                unasked=bool(events),
             )
 
     # -- words -------------------------------------------------------------------------------------------------
@@ -213,7 +214,12 @@ class TimeoutRules(Harness):
         """Wait, and check that nothing is reported and that the timeout has passed."""
         __tracebackhide__ = True
         elapsed, events = _timed(poll, timeout)
-        self.check(not events and elapsed >= timeout, f"no event for {timeout} s", f"{events} after {elapsed:.6f} s")
+        self.check(
+            not events and elapsed >= timeout,
+            f"no event for {timeout} s",
+            f"{events} after {elapsed:.6f} s",
+            unasked=bool(events),
+        )
 
     def _expect_wait_until_wake(
         self, poll: Poll[object], timeout: float | None, waker: Waker[object], what: str
@@ -254,7 +260,12 @@ class TimeoutRules(Harness):
             over.set()
             times = disturber.result()
         outcome = f"{events} after {ended - deadline + timeout:.6f} s and {times} disturbances"
-        self.check(not events and ended >= deadline, f"no event for {timeout:g} s, however it is disturbed", outcome)
+        self.check(
+            not events and ended >= deadline,
+            f"no event for {timeout:g} s, however it is disturbed",
+            outcome,
+            unasked=bool(events),
+        )
         self.check(ended < limit, f"the wait of {timeout:g} s ends while it is being disturbed", outcome)
 
 
