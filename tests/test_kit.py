@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from polling_conformance import BackendConformance
+
 pytest_plugins = ["pytester"]
 
 PREAMBLE = """
@@ -277,3 +279,15 @@ class TestMine(Harness):
 
 def test_nothing_is_collected_but_what_the_author_names(run: Run) -> None:
     run("", "--collect-only").assert_outcomes()
+
+
+def test_no_two_families_of_rules_define_the_same_name() -> None:
+    # All of them are bases of one class: of two helpers with one name, one family would silently get the other's.
+    definers: dict[str, list[str]] = {}
+    for family in BackendConformance.__mro__:
+        if family.__module__.startswith("polling_conformance."):
+            for name in vars(family):
+                if not name.startswith("__"):
+                    definers.setdefault(name, []).append(family.__name__)
+    twice = {name: families for name, families in definers.items() if len(families) > 1}
+    assert not twice

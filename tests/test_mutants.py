@@ -34,7 +34,7 @@ REPRESENTATIVE = {
     *("REG-01", "REG-10", "REG-13", "REG-15", "INT-01", "INT-04", "INT-10"),
     *("LVL-01", "LVL-02", "LVL-03", "LVL-06", "EDG-01", "EDG-03", "EDG-05", "EDG-07", "EDG-15", "EDG-16"),
     *("ONE-01", "ONE-02", "ONE-03", "ONE-04", "ONE-07", "ONE-09", "MRG-01", "MRG-02", "CAP-01", "CAP-02", "CAP-04"),
-    *("EVT-01", "EVT-02", "EVT-04", "EVT-10", "EVT-13", "EVT-16", "SPU-01", "SPU-02", "SRC-01"),
+    *("EVT-01", "EVT-02", "EVT-04", "EVT-10", "EVT-13", "EVT-16", "SPU-01", "SRC-01"),
     *("TMO-02", "TMO-03", "TMO-09", "WAK-01", "WAK-02", "WAK-03", "WAK-07", "CLS-03", "FRK-01", "THR-01"),
     *("SRC-03", "SRC-04", "UDP-01", "UDP-03"),
 }

@@ -248,12 +248,14 @@ def fill(end: End) -> int:
             return sent
 
 
-def arrived(end: End) -> None:
-    """Return once *end* has something to read, seen by another way than the backend under test.
+def arrived(end: End, bit: str = "r") -> None:
+    """Return once *end* has something to read, or ``"w"`` can be written, seen by another way than the backend's.
 
-    TCP delivers when it likes: a rule that begins with readiness, or has it come and go, waits for it here.
+    TCP delivers when it likes, on the loopback too: a rule that begins with readiness, or has it come and go, waits
+    for it here.
     """
-    assert _ready(end, selectors.EVENT_READ, SIGNAL_WAIT), f"nothing arrived at {end!r}"
+    events = selectors.EVENT_READ if bit == "r" else selectors.EVENT_WRITE
+    assert _ready(end, events, SIGNAL_WAIT), f"nothing arrived at {end!r}"
 
 
 def duplicate(end: End) -> End:

@@ -21,9 +21,10 @@ from itertools import count
 from types import CodeType, FrameType
 from typing import Any, Generic, TypeVar
 
-from polling import Backend, Poll
+from polling import Backend, Interest, Mode, Poll, Source, Waker
+from polling_conformance.harness import SIGNAL_WAIT
 
-__all__ = ["Interrupted", "Interrupter", "Struck", "at_each_step", "strike"]
+__all__ = ["Interrupted", "Interrupter", "Struck", "at_each_step", "calls_of", "strike"]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -86,6 +87,18 @@ def at_each_step(scene: Callable[[Interrupter], object], poll: Poll[object]) -> 
         if interrupter.missed:
             return step - 1
     raise AssertionError("count() has no end")
+
+
+def calls_of(poll: Poll[object], source: Source) -> dict[str, Callable[[], object]]:
+    """Give the calls that can be interrupted, by name; *source* is registered, but for "register"."""
+    return {
+        "poll": lambda: poll.poll(SIGNAL_WAIT),
+        "register": lambda: poll.register(source, "near", Interest.READABLE),
+        "reregister": lambda: poll.reregister(source, "near", Interest.READABLE, Mode.LEVEL),
+        "rearm": lambda: poll.rearm(source),
+        "deregister": lambda: poll.deregister(source),
+        "Waker": lambda: Waker(poll, "third"),
+    }
 
 
 def _at_step(

@@ -11,7 +11,6 @@ they were asked for, and hints in ``true`` may be missing.
 from __future__ import annotations
 
 import os
-import selectors
 import socket
 import sys
 import tempfile
@@ -24,9 +23,9 @@ from typing import Final, NamedTuple, TypeAlias
 import pytest
 
 from polling import Capability, Mode
-from polling_conformance.harness import SIGNAL_WAIT, Descriptor, End, Harness, recv, reset, send
+from polling_conformance.harness import Descriptor, End, Harness, arrived, recv, reset, send
 
-__all__ = ["SITUATIONS", "Fifo", "Situation", "Situations", "settle", "stuff"]
+__all__ = ["SITUATIONS", "Fifo", "Situation", "Situations", "stuff"]
 
 Prepared: TypeAlias = tuple[End, Callable[[], object]]
 """A source, and what brings it into its situation."""
@@ -46,13 +45,6 @@ class Situation(NamedTuple):
     """The bits that can be asked for: a pipe's end has one direction, and only TCP has urgent data."""
     silent_by_completion: bool = False
     """Whether completion ports need not report it, as they are not told of own shutdowns."""
-
-
-def settle(end: End, bit: str = "r") -> None:
-    """Wait until *end* is ready: even on the loopback, what was sent may be under way for a moment."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(end, selectors.EVENT_READ if bit == "r" else selectors.EVENT_WRITE)
-        selector.select(SIGNAL_WAIT)
 
 
 def stuff(end: End) -> None:
@@ -197,7 +189,7 @@ class Situations(Harness):
 
         def happen() -> None:
             reset(far)
-            settle(near)
+            arrived(near)
             with suppress(ConnectionResetError):
                 recv(near)
 
@@ -212,7 +204,7 @@ class Situations(Harness):
 
         def happen() -> None:
             self.begin_connect(near, self.refusing_address())
-            settle(near, "w")
+            arrived(near, "w")
             near.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
         return near, happen

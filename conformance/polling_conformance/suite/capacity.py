@@ -12,8 +12,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from polling import Event, Interest, Mode, Poll, UnsupportedError
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, drain, open_descriptors, reset, send
-from polling_conformance.situations import Situations, settle, stuff
+from polling_conformance.harness import SIGNAL_WAIT, SILENCE, arrived, drain, open_descriptors, reset, send
+from polling_conformance.situations import Situations, stuff
 
 __all__ = ["CapacityRules"]
 
@@ -41,7 +41,7 @@ class CapacityRules(Situations):
         for token in range(5):
             near, far = self.net_tcp_pair()
             send(far, b"x")
-            settle(near)
+            arrived(near)
             poll.register(near, token, Interest.READABLE, mode)
             sources[token] = near
         seen: list[object] = []
@@ -65,7 +65,7 @@ class CapacityRules(Situations):
         pairs = [self.socketpair() for _ in range(count + 1)]
         for token, (near, far) in enumerate(pairs):
             send(far, b"x")
-            settle(near)
+            arrived(near)
             if token < count:
                 poll.register(near, token, Interest.READABLE)
         self._expect_turns(poll, set(range(count)), limit)
@@ -95,7 +95,7 @@ class CapacityRules(Situations):
         near, far = self.socketpair()
         poll.register(near, "near", Interest.READABLE, Mode.ONESHOT)
         send(far, b"x")
-        settle(near)
+        arrived(near)
         self.expect_error(ValueError, poll.poll, None, limit)
         self.expect_events(poll, {"near": "r"})
 
@@ -105,7 +105,7 @@ class CapacityRules(Situations):
         for token in sorted(tokens, key=lambda token: token * 7 % 20):
             near, far = self.net_tcp_pair()
             send(far, b"x")
-            settle(near)
+            arrived(near)
             poll.register(near, token, Interest.READABLE, mode)
         seen: list[object] = []
         for _ in tokens:
@@ -122,7 +122,7 @@ class CapacityRules(Situations):
             near, far = self.socketpair()
             poll.register(near, token, Interest.READABLE)
             send(far, b"x")
-            settle(near)
+            arrived(near)
             batch = poll.poll(SIGNAL_WAIT)
             self.check(
                 [event.token for event in batch] == [token], f"an event of {token}, and of no earlier wait", repr(batch)
@@ -219,7 +219,7 @@ class CapacityRules(Situations):
             poll.register(near, kind, Interest.READABLE, mode)
             if kind != "idle":
                 send(far, b"x")
-                settle(near)
+                arrived(near)
                 if kind == "reported and drained":
                     self.expect_events(poll, {kind: "r"})
                 drain(near)

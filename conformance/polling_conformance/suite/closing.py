@@ -10,7 +10,6 @@ import sys
 import threading
 import warnings
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from types import FrameType
@@ -28,8 +27,8 @@ from polling import (
     Waker,
     net,
 )
-from polling_conformance.harness import SIGNAL_WAIT, Harness, arrived, drain, open_descriptors, send, until_blocked
-from polling_conformance.interrupt import Interrupter, at_each_step, strike
+from polling_conformance.harness import Harness, arrived, drain, open_descriptors, send, until_blocked
+from polling_conformance.interrupt import Interrupter, at_each_step, calls_of, strike
 
 __all__ = ["ClosingRules"]
 
@@ -114,15 +113,7 @@ class ClosingRules(Harness):
                     Waker(poll, letter).wake()
                 if call != "register":
                     poll.register(near, "near", Interest.READABLE)
-                calls: dict[str, Callable[[], object]] = {
-                    "poll": lambda: poll.poll(SIGNAL_WAIT),
-                    "register": lambda: poll.register(near, "near", Interest.READABLE),
-                    "reregister": lambda: poll.reregister(near, "near", Interest.READABLE, Mode.LEVEL),
-                    "rearm": lambda: poll.rearm(near),
-                    "deregister": lambda: poll.deregister(near),
-                    "Waker": lambda: Waker(poll, "third"),
-                }
-                outcome = interrupt(calls[call], poll.close)
+                outcome = interrupt(calls_of(poll, near)[call], poll.close)
                 self.check(
                     outcome.error is None or isinstance(outcome.error, PollClosedError),
                     "PollClosedError, or success if the call was as good as done",

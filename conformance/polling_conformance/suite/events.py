@@ -10,8 +10,8 @@ from itertools import combinations
 import pytest
 
 from polling import Capability, Event, Interest, Mode, Poll, net
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, End, Ends, recv, reset, send
-from polling_conformance.situations import SITUATIONS, Situations, settle, stuff
+from polling_conformance.harness import SIGNAL_WAIT, SILENCE, End, Ends, arrived, recv, reset, send
+from polling_conformance.situations import SITUATIONS, Situations, stuff
 
 __all__ = ["EventRules"]
 
@@ -100,7 +100,7 @@ class EventRules(Situations):
                     poll.register(source, token, interest, mode)
                 happen()
                 if ready:
-                    settle(source, "r" if "r" in ready else "w")
+                    arrived(source, "r" if "r" in ready else "w")
                 if not before:
                     poll.register(source, token, interest, mode)
                 watched[token] = set(bits)
@@ -148,14 +148,14 @@ class EventRules(Situations):
     ) -> None:
         near, far = duplex
         far.shutdown(socket.SHUT_WR)
-        settle(near)
+        arrived(near)
         for interest, bits in (Interest.READ_WRITE, "rw"), (Interest.WRITABLE, "w"):
             poll.register(near, interest, interest)
             for data in b"a", b"b":
                 for event in self.expect_events(poll, {interest: bits}):
                     self.check(not event.write_closed, "no write_closed: the peer still reads", repr(event))
                 assert send(near, data) == 1
-                settle(far)
+                arrived(far)
                 assert recv(far) == data
             poll.deregister(near)
 
@@ -243,7 +243,7 @@ class EventRules(Situations):
             broken, far = self.tcp_pair()
             reset(far)
             for source, error in (refused, errno.ECONNREFUSED), (broken, errno.ECONNRESET):
-                settle(source, "w" if source is refused else "r")
+                arrived(source, "w" if source is refused else "r")
                 poll.register(source, "source", Interest.READ_WRITE, mode)
                 for _ in range(3):
                     self.expect_events(poll, {"source": "rw"})
@@ -448,7 +448,7 @@ class EventRules(Situations):
     ) -> None:
         near, far = duplex
         send(far, b"x")
-        settle(near)
+        arrived(near)
         poll.register(near, "level", Interest.READ_WRITE)
         for mode in self.modes(hooked=isinstance(near, (net.TcpStream, net.UnixStream))):
             poll.reregister(near, mode, Interest.READ_WRITE, mode)
@@ -534,6 +534,6 @@ class EventRules(Situations):
         for number in range(count):
             near, far = self.net_tcp_pair()
             send(far, b"x")
-            settle(near)
+            arrived(near)
             made[f"source {number}"] = near
         return made

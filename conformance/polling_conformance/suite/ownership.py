@@ -7,7 +7,6 @@ kernel still believes.
 from __future__ import annotations
 
 import gc
-import os
 import socket
 import warnings
 
@@ -26,7 +25,7 @@ from polling import (
     UnsupportedError,
     Waker,
 )
-from polling_conformance.harness import SILENCE, Descriptor, End, Ends, Harness, drain, recv, send
+from polling_conformance.harness import SILENCE, End, Ends, Harness, drain, duplicate, recv, send
 
 __all__ = ["OwnershipRules"]
 
@@ -34,11 +33,6 @@ BOUND = 1_000
 """After how many waits a source that is gone must have gone silent, where a rule allows it some last words."""
 
 each_mode = pytest.mark.parametrize("mode", Mode, ids=[mode.name.lower() for mode in Mode])
-
-
-def duplicate(end: End) -> End:
-    """Duplicate an end of any kind: another number for the same open file."""
-    return end.dup() if isinstance(end, socket.socket) else Descriptor(os.dup(end.fileno()))
 
 
 def discard(ends: list[socket.socket]) -> None:

@@ -17,7 +17,6 @@ import time
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import count
 
 import pytest
 
@@ -48,6 +47,7 @@ from polling_conformance.harness import (
     reset,
     send,
 )
+from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 __all__ = ["RegistrationRules"]
 
@@ -71,37 +71,6 @@ class Numbered:
 
     def __repr__(self) -> str:
         return f"<object with fileno() {self.number!r}>"
-
-
-class Struck(Exception):
-    """What the handler of a signal raises, had one come."""
-
-
-def strike(call: Callable[[], object], point: int) -> bool:
-    """Call, with an exception at the given point, counted from 0; tell whether there are so many points.
-
-    The points are those at which CPython runs the handlers of signals: a function in Python has begun, or one in C
-    has returned, and its result is not stored yet. A profile function is called at the same points, so that each
-    of them can be tried in turn, where real signals would hit some by chance.
-    """
-    left = point + 1  # the first is the return of setprofile itself
-
-    def look(_frame: object, what: str, _argument: object) -> None:
-        nonlocal left
-        if what in ("call", "c_return"):
-            if left == 0:
-                raise Struck
-            left -= 1
-
-    before = sys.getprofile()
-    try:
-        sys.setprofile(look)
-        call()
-    except Struck:
-        return True
-    finally:
-        sys.setprofile(before)
-    return False
 
 
 class RegistrationRules(Harness):
@@ -272,8 +241,9 @@ class RegistrationRules(Harness):
     @each_mode
     def test_REG_06_a_register_that_is_cut_off_is_made_or_absent(self, poll: Poll[object], mode: Mode) -> None:
         near, far = self.net_tcp_pair()
-        for point in count():
-            struck = strike(lambda: poll.register(near, "cut off", Interest.READABLE, mode), point)
+
+        def scene(interrupt: Interrupter) -> None:
+            self._cut_off(interrupt, lambda: poll.register(near, "cut off", Interest.READABLE, mode))
             try:
                 poll.register(near, "made again", Interest.READABLE, mode)
                 token = "made again"
@@ -284,17 +254,17 @@ class RegistrationRules(Harness):
             send(far, b"x")
             self.check(not (events := poll.poll(0)), "no event of what was deregistered", events)
             drain(near)
-            if not struck:
-                break
-        self.check(point > 0, "an exception at one point of the call at least", "none")
+
+        assert at_each_step(scene, poll)
 
     @each_mode
     def test_REG_06_a_reregister_that_is_cut_off_is_made_or_undone(self, poll: Poll[object], mode: Mode) -> None:
         former = Mode.ONESHOT if mode is Mode.LEVEL else Mode.LEVEL
         near, far = self.net_tcp_pair()
-        for point in count():
+
+        def scene(interrupt: Interrupter) -> None:
             poll.register(near, "former", Interest.WRITABLE, former)
-            struck = strike(lambda: poll.reregister(near, "new", Interest.READABLE, mode), point)
+            self._cut_off(interrupt, lambda: poll.reregister(near, "new", Interest.READABLE, mode))
             send(far, b"x")
             events = self._first_events(poll)
             self.check(
@@ -311,9 +281,15 @@ class RegistrationRules(Harness):
             else:
                 self.expect_silence(poll)
             poll.deregister(near)
-            if not struck:
-                break
-        self.check(point > 0, "an exception at one point of the call at least", "none")
+
+        assert at_each_step(scene, poll)
+
+    def _cut_off(self, interrupt: Interrupter, call: Callable[[], object]) -> None:
+        """Call, with an exception from a signal handler at the step in question, which comes out of the call."""
+        outcome = interrupt(call, strike)
+        self.check(
+            not outcome.error or isinstance(outcome.error, Struck), "success, or the handler's exception", outcome
+        )
 
     def _first_events(self, poll: Poll[object]) -> list[tuple[object, bool, bool]]:
         return [(event.token, event.readable, event.writable) for event in poll.poll()]
@@ -332,15 +308,16 @@ class RegistrationRules(Harness):
             (True, lambda: poll.rearm(near)),
             (True, lambda: poll.deregister(near)),
         ):
-            for point in count():
+
+            def scene(interrupt: Interrupter, registered: bool = registered, call: Callable[[], object] = call) -> None:
                 with suppress(AlreadyRegisteredError):
                     poll.register(near, "near")
                 if not registered:
                     poll.deregister(near)
-                struck = strike(call, point)
+                self._cut_off(interrupt, call)
                 self.in_thread(change_twice).result()
-                if not struck:
-                    break
+
+            assert at_each_step(scene, poll)
 
     def test_REG_07_signals_neither_fail_nor_repeat_a_call(self, poll: Poll[object], pair: Ends) -> None:
         if sys.platform == "win32":

@@ -7,14 +7,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
 from functools import partial
 
 import pytest
 
-from polling import Interest, Mode, Poll, Waker
+from polling import Interest, Poll, Waker
 from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Harness, open_descriptors, send, until_blocked
-from polling_conformance.interrupt import Interrupter, at_each_step
+from polling_conformance.interrupt import Interrupter, at_each_step, calls_of
 
 __all__ = ["WakerRules"]
 
@@ -109,15 +108,7 @@ class WakerRules(Harness):
                 send(far, b"x")
                 if call != "register":
                     poll.register(near, "near", Interest.READABLE)
-                calls: dict[str, Callable[[], object]] = {
-                    "poll": lambda: poll.poll(SIGNAL_WAIT),
-                    "register": lambda: poll.register(near, "near", Interest.READABLE),
-                    "reregister": lambda: poll.reregister(near, "near", Interest.READABLE, Mode.LEVEL),
-                    "rearm": lambda: poll.rearm(near),
-                    "deregister": lambda: poll.deregister(near),
-                    "wake": other.wake,
-                    "Waker": lambda: Waker(poll, "third"),
-                }
+                calls = {"wake": other.wake, **calls_of(poll, near)}
                 outcome = interrupt(calls[call], waker.wake)
                 self.check(outcome.error is None, "the call goes on", outcome)
                 events = outcome.returned if isinstance(outcome.returned, list) else []
