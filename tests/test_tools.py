@@ -1,8 +1,10 @@
-"""``run.py`` refuses what it cannot do, and says so; the check of the wheel finds what is wrong with one."""
+"""``run.py`` and ``tools/winpython`` say what they cannot do; the check of the wheel finds what is wrong with one."""
 
 from __future__ import annotations
 
 import ast
+import os
+import re
 import runpy
 import subprocess
 import sys
@@ -77,3 +79,19 @@ def test_the_check_of_the_wheel_finds(wrong: dict[str, str | None], said: list[s
             if content is not None:
                 archive.writestr(name, content)
     assert module["faults"](wheel) == said
+
+
+@pytest.mark.parametrize(("wine", "status"), [("optional", 0), ("required", 1)])
+def test_a_windows_python_that_cannot_be_had_is_no_silent_success(tmp_path: Path, wine: str, status: int) -> None:
+    without_network = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "", "PIP_CONFIG_FILE": os.devnull}
+    ended = subprocess.run(
+        [sys.executable, "tools/winpython", "-c", "print('Windows')"],
+        cwd=CHECKOUT,
+        env=os.environ | without_network | {"POLLING_WINE": wine, "POLLING_WINPYTHON": str(tmp_path / "winpython")},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (status, "")
+    assert re.search("no network|no 64-bit Wine|takes Linux", ended.stderr)
+    assert ("SKIPPED: nothing was tried on Windows" in ended.stderr) == (status == 0)
