@@ -20,12 +20,14 @@ backend where the test expected none.
 
 from __future__ import annotations
 
+import _thread
 import functools
 import gc
 import hashlib
 import os
 import pickle
 import re
+import select
 import selectors
 import signal
 import socket
@@ -48,6 +50,7 @@ import pytest
 from polling import Backend, Capability, Event, Poll, PollClosedError, UnsupportedError, net
 
 __all__ = [
+    "A_SIGNAL",
     "SIGNAL_WAIT",
     "SILENCE",
     "THOROUGH",
@@ -63,10 +66,13 @@ __all__ = [
     "explain",
     "fill",
     "open_descriptors",
+    "ready",
     "recv",
     "reset",
     "restart_limit",
     "send",
+    "signal_main_thread",
+    "since",
     "until_blocked",
 ]
 
@@ -244,7 +250,7 @@ def fill(end: End) -> int:
         with suppress(BlockingIOError):
             while True:
                 sent += send(end, bytes(_CHUNK))
-        if not _ready(end, selectors.EVENT_WRITE, SILENCE):
+        if not ready(end, selectors.EVENT_WRITE, SILENCE):
             return sent
 
 
@@ -255,7 +261,7 @@ def arrived(end: End, bit: str = "r") -> None:
     for it here.
     """
     events = selectors.EVENT_READ if bit == "r" else selectors.EVENT_WRITE
-    assert _ready(end, events, SIGNAL_WAIT), f"nothing arrived at {end!r}"
+    assert ready(end, events, SIGNAL_WAIT), f"nothing arrived at {end!r}"
 
 
 def duplicate(end: End) -> End:
@@ -271,20 +277,43 @@ def reset(sock: socket.socket) -> None:
     sock.close()
 
 
-def _ready(end: End, events: int, seconds: float) -> bool:
+def ready(end: End, events: int, seconds: float) -> bool:
     """Ask the operating system, by another way than the backend under test, whether *end* is ready."""
-    # poll(2) where there is one: select(2) ends at descriptor 1024, and some rules open thousands.
-    selector: selectors.BaseSelector
     if sys.platform == "win32":
-        selector = selectors.SelectSelector()
-    else:
-        selector = selectors.PollSelector()
-    with selector:
+        # A connect that failed is in the third set only, and neither readable nor writable.
+        reading = [end] if events & selectors.EVENT_READ else []
+        writing = [end] if events & selectors.EVENT_WRITE else []
+        return any(select.select(reading, writing, [end], seconds))
+    # Elsewhere select(2) ends at descriptor 1024, and some rules open thousands.
+    with selectors.PollSelector() as selector:
         selector.register(end, events)
         return bool(selector.select(seconds))
 
 
-# -- threads -------------------------------------------------------------------------------------------
+def since(start: float) -> float:
+    """Give the seconds since *start*, a reading of the monotonic clock.
+
+    They are rounded to the nanosecond. A clock that counts in milliseconds, as on Windows, would otherwise show waits
+    that were kept to the tick as too short, by the error of a subtraction.
+    """
+    return round(time.monotonic() - start, 9)
+
+
+# -- signals and threads -------------------------------------------------------------------------------
+
+if sys.platform == "win32":
+    A_SIGNAL: Final = signal.SIGINT
+
+    def signal_main_thread() -> None:
+        """Have the main thread run the handler of ``A_SIGNAL``. To send one would end other processes, too."""
+        _thread.interrupt_main(A_SIGNAL)
+
+else:
+    A_SIGNAL: Final = signal.SIGUSR1
+
+    def signal_main_thread() -> None:
+        """Have the main thread run the handler of ``A_SIGNAL``, and have its system call interrupted."""
+        signal.pthread_kill(threading.main_thread().ident or 0, A_SIGNAL)
 
 
 def until_blocked(thread: threading.Thread) -> None:
@@ -368,7 +397,7 @@ class Running(Generic[T_co]):
 def open_descriptors() -> dict[int, str]:
     """Give each open descriptor of this process and what it is; empty where the platform cannot say."""
     folder = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
-    if folder is None:
+    if folder is None or sys.platform == "win32":  # Wine shows the folder, which is of another platform
         return {}
     found: dict[int, str] = {}
     for name in os.listdir(folder):
@@ -402,17 +431,37 @@ def _leaving_nothing_behind(failure: Callable[[str, str], RuleFailure]) -> Itera
         raise failure("no descriptor and no thread is left once poll and sources are closed", "\n".join(left))
 
 
+# What rings, and how: on POSIX the system's alarm clock, on Windows, which has none, a thread. Its signal is handled
+# as soon as the main thread runs Python again, in the midst of a wait, too (SIG-06), but not of a lock's.
+if sys.platform == "win32":
+    _ALARM: Final = signal.SIGBREAK
+    _alarm_clock: threading.Timer | None = None
+
+    def _set_alarm(seconds: float) -> None:
+        """Ring once in so many seconds from now, and not when it was said before; 0: not at all."""
+        global _alarm_clock
+        if _alarm_clock is not None:
+            _alarm_clock.cancel()
+            _alarm_clock.join()
+        _alarm_clock = threading.Timer(seconds, _thread.interrupt_main, [_ALARM]) if seconds else None
+        if _alarm_clock is not None:
+            _alarm_clock.start()
+
+else:
+    _ALARM: Final = signal.SIGALRM
+
+    def _set_alarm(seconds: float) -> None:
+        """Ring once in so many seconds from now, and not when it was said before; 0: not at all."""
+        signal.setitimer(signal.ITIMER_REAL, seconds)
+
+
 @contextmanager
 def _within_limit(failure: Callable[[str, str], RuleFailure]) -> Iterator[None]:
-    """Fail a test that hangs, where a signal handler can run: in the main thread of a POSIX process.
+    """Fail a test that hangs, where a signal handler can run: in the main thread.
 
     An alarm that somebody else has set, such as a time-out plug-in's, stays.
     """
-    if (
-        sys.platform == "win32"
-        or threading.current_thread() is not threading.main_thread()
-        or signal.getsignal(signal.SIGALRM) is not signal.SIG_DFL
-    ):
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(_ALARM) is not signal.SIG_DFL:
         yield
         return
     limit = 3 * SIGNAL_WAIT
@@ -420,20 +469,20 @@ def _within_limit(failure: Callable[[str, str], RuleFailure]) -> Iterator[None]:
     def ring(_signum: int, _frame: FrameType | None) -> NoReturn:
         raise failure("the test ends", f"it hangs: stopped after {limit:g} s")
 
-    signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, limit)
+    signal.signal(_ALARM, ring)
+    _set_alarm(limit)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        _set_alarm(0)
+        signal.signal(_ALARM, signal.SIG_DFL)
 
 
 def restart_limit() -> None:
     """Give the running test its full time anew: for one that is a long row of short ones."""
-    if sys.platform != "win32" and threading.current_thread() is threading.main_thread():
-        if getattr(signal.getsignal(signal.SIGALRM), "__module__", None) == __name__:
-            signal.setitimer(signal.ITIMER_REAL, 3 * SIGNAL_WAIT)
+    ours = getattr(signal.getsignal(_ALARM), "__module__", None) == __name__
+    if ours and threading.current_thread() is threading.main_thread():
+        _set_alarm(3 * SIGNAL_WAIT)
 
 
 # -- the base class ------------------------------------------------------------------------------------
@@ -760,7 +809,7 @@ class Harness:
         pieces = b""
         end = Descriptor(verdict)
         try:
-            while _ready(end, selectors.EVENT_READ, SIGNAL_WAIT):
+            while ready(end, selectors.EVENT_READ, SIGNAL_WAIT):
                 piece = end.read(_CHUNK)
                 pieces += piece
                 if not piece:
