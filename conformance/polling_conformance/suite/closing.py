@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import socket
 import sys
 import threading
@@ -27,7 +26,17 @@ from polling import (
     Waker,
     net,
 )
-from polling_conformance.harness import Harness, arrived, drain, open_descriptors, send, until_blocked
+from polling_conformance.harness import (
+    A_SIGNAL,
+    SIGNAL_WAIT,
+    Harness,
+    arrived,
+    drain,
+    open_descriptors,
+    send,
+    signal_main_thread,
+    until_blocked,
+)
 from polling_conformance.interrupt import Interrupter, at_each_step, calls_of, strike
 
 __all__ = ["ClosingRules"]
@@ -90,16 +99,14 @@ class ClosingRules(Harness):
             self.expect_error(PollClosedError, waiter.result)
 
     def test_CLS_03_closing_from_a_handler_ends_the_wait_around_it(self) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
 
         def interrupt() -> None:
             until_blocked(threading.main_thread())
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            signal_main_thread()
 
         for timeout in None, 1e6:
             poll = self.make_poll()
-            with self.on_signal(signal.SIGUSR1, partial(_close, poll)):
+            with self.on_signal(A_SIGNAL, partial(_close, poll)):
                 interruption = self.in_thread(interrupt)
                 self.expect_error(PollClosedError, poll.poll, timeout)
                 interruption.result()
@@ -306,6 +313,8 @@ class ClosingRules(Harness):
         self._expect_intact(poll, waker, near, far)
 
     def test_FRK_03_collecting_in_a_child_has_no_effect_on_the_parents_poll(self) -> None:
+        if sys.platform == "win32":
+            pytest.skip("this platform has no fork")
         # The names are taken out of this list, in the child only, and with them the last references there.
         near, far = self.socketpair()
         held: list[object] = [self.new_poll(), near]
@@ -426,6 +435,8 @@ class ClosingRules(Harness):
                 far.close()
 
     def test_GCL_03_a_late_finaliser_leaves_the_numbers_new_owner_alone(self, poll: Poll[object]) -> None:
+        if sys.platform == "win32":
+            pytest.skip("this platform gives no socket a number of one's choice")
         for end_of in self._collect_elsewhere, self._deregister_late:
             old, old_far = self._unkept_socketpair()
             number = old.fileno()
@@ -447,7 +458,10 @@ class ClosingRules(Harness):
         before = set(open_descriptors())
         with self.new_poll() as poll:
             own = set(open_descriptors()) - before | set(poll.backend.internal)
-            inheritable = sorted(fd for fd in own if os.get_inheritable(fd))
+            if sys.platform == "win32":
+                inheritable = sorted(fd for fd in own if os.get_handle_inheritable(fd))
+            else:
+                inheritable = sorted(fd for fd in own if os.get_inheritable(fd))
         self.check(not inheritable, f"none of the poll's descriptors {sorted(own)} is inheritable", inheritable)
 
     # -- words ---------------------------------------------------------------------------------------------------

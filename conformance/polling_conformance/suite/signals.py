@@ -28,7 +28,17 @@ from polling import (
     Poll,
     Waker,
 )
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Harness, drain, send, until_blocked
+from polling_conformance.harness import (
+    A_SIGNAL,
+    SIGNAL_WAIT,
+    SILENCE,
+    Harness,
+    drain,
+    send,
+    signal_main_thread,
+    since,
+    until_blocked,
+)
 from polling_conformance.interrupt import Interrupted, Interrupter, Struck, at_each_step, strike
 
 __all__ = ["SignalRules", "Tally", "storm"]
@@ -48,18 +58,15 @@ class SignalRules(Harness):
     # -- handlers that return ------------------------------------------------------------------------------------
 
     def test_SIG_01_a_handler_that_returns_does_not_end_the_wait_early(self, poll: Poll[object]) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
-        self.needs(Capability.INTERRUPTIBLE)
         handled: list[int] = []
         timeout = 10 * SILENCE
-        with self.on_signal(signal.SIGUSR1, lambda signum, _frame: handled.append(signum)):
+        with self.on_signal(A_SIGNAL, lambda signum, _frame: handled.append(signum)):
             interruption = self.in_thread(_signal_main_thread_once_it_is_blocked)
             start = time.monotonic()
             events = poll.poll(timeout)
-            elapsed = time.monotonic() - start
+            elapsed = since(start)
             interruption.result()
-        self.check(handled == [signal.SIGUSR1], "the handler ran once", repr(handled))
+        self.check(handled == [A_SIGNAL], "the handler ran once", repr(handled))
         self.check(
             not events and elapsed >= timeout,
             f"no event for {timeout} s",
@@ -79,16 +86,13 @@ class SignalRules(Harness):
     # -- handlers that raise -------------------------------------------------------------------------------------
 
     def test_SIG_02_an_exception_leaves_the_wait_and_the_poll_goes_on(self, poll: Poll[object]) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
-        self.needs(Capability.INTERRUPTIBLE)
         waker = Waker(poll, "waker")
         for mode, near, far in _sources(self):
             poll.register(near, mode, Interest.READABLE, mode)
             begun = threading.Event()
             interruption = self.in_thread(_signal_main_thread_once_it_is_blocked, begun)
             outcome = "it returned"
-            with self.on_signal(signal.SIGUSR1, _strike):
+            with self.on_signal(A_SIGNAL, _strike):
                 try:
                     begun.set()  # from here on it may strike, though it tries to strike in the wait
                     poll.poll(SIGNAL_WAIT)
@@ -177,36 +181,32 @@ class SignalRules(Harness):
     # -- wake-up descriptors -----------------------------------------------------------------------------------
 
     def test_SIG_03_a_registered_wakeup_descriptor_ends_the_wait(self, poll: Poll[object]) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
         handled: list[int] = []
         for mode, near, far in _sources(self):
             poll.register(near, mode, Interest.READABLE, mode)
-            with _wakeup_fd(far), self.on_signal(signal.SIGUSR1, lambda signum, _frame: handled.append(signum)):
+            with _wakeup_fd(far), self.on_signal(A_SIGNAL, lambda signum, _frame: handled.append(signum)):
                 for _ in range(3):
                     handled.clear()
                     interruption = self.in_thread(_signal_main_thread_once_it_is_blocked)
                     self.expect_events(poll, {mode: "r"})
                     interruption.result()
-                    self.check(handled == [signal.SIGUSR1], "the handler ran once", repr(handled))
+                    self.check(handled == [A_SIGNAL], "the handler ran once", repr(handled))
                     data = drain(near)
-                    self.check(data == bytes([signal.SIGUSR1]), "the signal's number was written", repr(data))
+                    self.check(data == bytes([A_SIGNAL]), "the signal's number was written", repr(data))
                     if mode in (Mode.ONESHOT, Mode.EDGE_ONESHOT):
                         poll.rearm(near)
             poll.deregister(near)
 
     def test_SIG_04_a_signal_to_another_thread_is_handled_by_the_end_of_the_wait(self, poll: Poll[object]) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
         near, far = self.socketpair()
         handled: list[str] = []
 
         def signal_myself() -> None:
             until_blocked(threading.main_thread())
-            signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+            signal.raise_signal(A_SIGNAL)
 
         poll.register(near, "wake-up descriptor")
-        with self.on_signal(signal.SIGUSR1, lambda _signum, _frame: handled.append(threading.current_thread().name)):
+        with self.on_signal(A_SIGNAL, lambda _signum, _frame: handled.append(threading.current_thread().name)):
             with _wakeup_fd(far):
                 interruption = self.in_thread(signal_myself)
                 self.expect_events(poll, {"wake-up descriptor": "r"})
@@ -226,8 +226,6 @@ class SignalRules(Harness):
         self.check(handled == [threading.main_thread().name], "the handler ran once, in the main thread", handled)
 
     def test_SIG_06_a_handler_runs_during_the_wait(self, poll: Poll[object]) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
         interruptible = self.has(Capability.INTERRUPTIBLE)
         waker = Waker(poll, "waker")
         late: list[float] = []
@@ -236,7 +234,7 @@ class SignalRules(Harness):
             late.append(time.monotonic())
             waker.wake()
 
-        with self.on_signal(signal.SIGUSR1, handle):
+        with self.on_signal(A_SIGNAL, handle):
             for _ in range(3):
                 interruption = self.in_thread(_signal_main_thread_once_it_is_blocked)
                 events = poll.poll()
@@ -504,14 +502,12 @@ def _sources(rules: Harness) -> Iterator[tuple[Mode, socket.socket, socket.socke
 
 
 def _signal_main_thread_once_it_is_blocked(begun: threading.Event | None = None) -> float:
-    """Send SIGUSR1 to the main thread when it has begun and waits; give the time at which it was sent."""
-    if sys.platform == "win32":
-        pytest.skip("this platform cannot signal a thread")
+    """Signal the main thread when it has begun and waits; give the time at which it was sent."""
     if begun is not None:
         begun.wait(SIGNAL_WAIT)
     until_blocked(threading.main_thread())
     sent = time.monotonic()
-    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+    signal_main_thread()
     return sent
 
 

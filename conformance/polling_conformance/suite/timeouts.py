@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import signal
 import sys
 import threading
 import time
@@ -13,7 +12,17 @@ import pytest
 
 from polling import Capability, Event, Interest, Mode, Poll, Waker
 from polling.backend import Pair, Wait
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Ends, Harness, Running, send
+from polling_conformance.harness import (
+    A_SIGNAL,
+    SIGNAL_WAIT,
+    SILENCE,
+    Ends,
+    Harness,
+    Running,
+    send,
+    signal_main_thread,
+    since,
+)
 
 __all__ = ["TimeoutRules"]
 
@@ -181,11 +190,8 @@ class TimeoutRules(Harness):
         self._expect_deadline_in_spite_of(poll, disturb, unless="retired")
 
     def test_TMO_09_signals_move_no_deadline(self, poll: Poll[object]) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
-        main = threading.main_thread().ident or 0
-        with self.on_signal(signal.SIGUSR1, lambda _signum, _frame: None):
-            self._expect_deadline_in_spite_of(poll, lambda: signal.pthread_kill(main, signal.SIGUSR1))
+        with self.on_signal(A_SIGNAL, lambda _signum, _frame: None):
+            self._expect_deadline_in_spite_of(poll, signal_main_thread)
 
     def test_TMO_10_setting_the_time_of_day_moves_no_deadline(
         self, poll: Poll[object], monkeypatch: pytest.MonkeyPatch
@@ -290,7 +296,7 @@ def _asked_of(poll: Poll[object], monkeypatch: pytest.MonkeyPatch) -> list[float
 def _timed(poll: Poll[object], timeout: float) -> tuple[float, Sequence[Event[object]]]:
     start = time.monotonic()
     events = poll.poll(timeout)
-    return time.monotonic() - start, events
+    return since(start), events
 
 
 def _ending(waiter: Running[object]) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import sys
 import threading
 import time
 from functools import partial
@@ -12,7 +10,16 @@ from functools import partial
 import pytest
 
 from polling import Interest, Poll, Waker
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Harness, open_descriptors, send, until_blocked
+from polling_conformance.harness import (
+    A_SIGNAL,
+    SIGNAL_WAIT,
+    SILENCE,
+    Harness,
+    open_descriptors,
+    send,
+    signal_main_thread,
+    until_blocked,
+)
 from polling_conformance.interrupt import Interrupter, at_each_step, calls_of
 
 __all__ = ["WakerRules"]
@@ -85,15 +92,13 @@ class WakerRules(Harness):
         self.expect_silence(poll)
 
     def test_WAK_05_a_wake_from_a_handler_ends_the_wait_it_interrupts(self, poll: Poll[object]) -> None:
-        if sys.platform == "win32":
-            pytest.skip("this platform cannot signal a thread")
         waker = Waker(poll, "waker")
 
         def interrupt() -> None:
             until_blocked(threading.main_thread())
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+            signal_main_thread()
 
-        with self.on_signal(signal.SIGUSR1, lambda _signum, _frame: waker.wake()):
+        with self.on_signal(A_SIGNAL, lambda _signum, _frame: waker.wake()):
             for _ in range(3):
                 interruption = self.in_thread(interrupt)
                 self._expect_wakes(poll.poll(), "waker")
