@@ -248,7 +248,8 @@ class EventRules(Situations):
                 for _ in range(3):
                     self.expect_events(poll, {"source": "rw"})
                     poll.reregister(source, "source", Interest.READ_WRITE, mode)
-                self._expect_pending(source, mode, error)
+                # Completion ports, and Windows at large, tell of a reset by the next call only: see EVT-10.
+                self._expect_pending(source, mode, error, *([0] if source is broken and self.by_completion() else []))
                 poll.deregister(source)
 
     def test_EVT_11_a_report_leaves_the_networks_answer_to_the_caller(self, poll: Poll[object]) -> None:

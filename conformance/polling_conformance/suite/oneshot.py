@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from operator import attrgetter
 from threading import Barrier
 
@@ -264,7 +265,10 @@ class OneshotRules(Harness):
             def feed(together: Barrier = together) -> None:
                 together.wait(SIGNAL_WAIT)
                 for _ in range(pieces):
-                    send(writer, b"x")
+                    while True:
+                        with suppress(BlockingIOError):  # Windows may take the bytes of one thread at a time
+                            send(writer, b"x")
+                            break
 
             running = [self.in_thread(feed) for _ in range(feeders)]
             events = self.expect_events(poll, {"reader": "r"})

@@ -38,7 +38,7 @@ class SourceRules(Situations):
     @pytest.mark.parametrize("device", ["null", "zero"])
     def test_SRC_02_character_devices_are_always_ready_or_refused(self, poll: Poll[object], device: str) -> None:
         path = f"/dev/{device}"
-        if not os.path.exists(path):
+        if sys.platform == "win32" or not os.path.exists(path):  # Wine shows the folder, of another platform
             pytest.skip(f"this platform has no {path}")
         source = self._open(path, os.O_RDWR)
         for interest, bits in (Interest.READABLE, "r"), (Interest.WRITABLE, "w"), (Interest.READ_WRITE, "rw"):
