@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import sys
+from contextlib import suppress
 
 import pytest
 
-from polling.net import pipe
-
-if sys.platform == "win32":
-    pytest.skip("this system has no pipes that can be watched", allow_module_level=True)
-
+from polling.net import PipeReader, pipe
 
 def test_a_pipe_dropped_unclosed_is_closed_even_if_the_warning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     unraisable: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_type))
     reader, writer = pipe()
     with writer:
-        fd = reader.fileno()
         del reader
         assert unraisable == [ResourceWarning]
-        with pytest.raises(OSError, match="Bad file descriptor"):
-            os.fstat(fd)
+        with pytest.raises(BrokenPipeError):
+            writer.write(b"x")
+
+
+def test_a_pipe_carries_what_is_written_and_then_the_end() -> None:
+    reader, writer = pipe()
+    with reader, writer:
+        with pytest.raises(BlockingIOError):
+            reader.read()
+        written = 0
+        with suppress(BlockingIOError):
+            while True:
+                written += writer.write(bytes(65_536))
+        writer.close()
+        while piece := read_soon(reader):
+            written -= len(piece)
+        assert written == 0
+        reader.close()
+        with pytest.raises(OSError, match=r"Bad file descriptor|10038"):  # EBADF, ENOTSOCK
+            reader.read()
+
+
+def read_soon(reader: PipeReader) -> bytes:
+    """Read what is there or, where a pipe is a TCP connection, under way."""
+    while True:
+        with suppress(BlockingIOError):
+            return reader.read()

@@ -268,6 +268,8 @@ def duplicate(end: End) -> End:
     """Open a second descriptor of the same file, without the library's hooks; the caller closes it."""
     if isinstance(end, socket.socket):
         return socket.fromfd(end.fileno(), end.family, end.type)
+    if sys.platform == "win32":  # where an end of a pipe is a TCP socket
+        return socket.fromfd(end.fileno(), socket.AF_INET, socket.SOCK_STREAM)
     return Descriptor(os.dup(end.fileno()))
 
 
@@ -948,8 +950,9 @@ class Harness:
         return reader, writer
 
     def net_pipe(self) -> tuple[net.PipeReader, net.PipeWriter]:
-        """A pipe of ``polling.net``. Needs ``Capability.PIPES``."""
-        self.needs(Capability.PIPES)
+        """A pipe of ``polling.net``. Needs ``Capability.PIPES``, but on Windows, where it is a pair of sockets."""
+        if sys.platform != "win32":
+            self.needs(Capability.PIPES)
         reader, writer = net.pipe()
         self._keep(reader, writer)
         return reader, writer

@@ -56,6 +56,7 @@ _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 _BEGUN: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
 
+_AT_ONCE: Final = b"\1\0\0\0"  # Windows' struct linger: on, for 0 seconds
 _READING: Final = Interest.READABLE | Interest.PRIORITY  # what reading until it would block has used up
 _READS: Final = ("accept", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
 _WRITES: Final = ("connect", "send", "sendall", "sendmsg", "sendto")
@@ -300,11 +301,14 @@ class UnixDatagram(_Socket):
 
 
 class _PipeEnd(ReportingSource):
-    """What both ends of a pipe have in common."""
+    """What both ends of a pipe have in common. On Windows they are sockets."""
 
     _watcher: tuple[Backend, int] | None = None
 
     def __init__(self, fd: int) -> None:
+        if sys.platform == "win32":
+            self._socket = socket.socket(fileno=fd)
+            self._socket.setblocking(False)
         self._fd = fd
 
     def fileno(self) -> int:
@@ -320,7 +324,10 @@ class _PipeEnd(ReportingSource):
         """Close this end. Closing again does nothing."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            os.close(fd)
+            if sys.platform == "win32":
+                self._socket.close()
+            else:
+                os.close(fd)
 
     def __enter__(self) -> Self:
         return self
@@ -349,9 +356,11 @@ class PipeReader(_PipeEnd):
 
         Raises:
             BlockingIOError: There is nothing to read.
-            OSError: EBADF: this end is closed.
+            OSError: EBADF, on Windows ENOTSOCK: this end is closed.
         """
         try:
+            if sys.platform == "win32":
+                return self._socket.recv(size)
             return os.read(self._fd, size)
         except BlockingIOError:
             self._would_block(Interest.READABLE)
@@ -367,24 +376,33 @@ class PipeWriter(_PipeEnd):
         Raises:
             BlockingIOError: There is no room.
             BrokenPipeError: Every reader is gone.
-            OSError: EBADF: this end is closed.
+            OSError: EBADF, on Windows ENOTSOCK: this end is closed.
         """
         try:
+            if sys.platform == "win32":
+                return self._socket.send(data)
             return os.write(self._fd, data)
         except BlockingIOError:
             self._would_block(Interest.WRITABLE)
             raise
+        except (ConnectionAbortedError, ConnectionResetError) as error:  # Windows' words for it
+            raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE)) from error
 
 
 def pipe() -> tuple[PipeReader, PipeWriter]:
     """Make a pipe with two non-blocking ends.
 
+    Windows watches sockets only, so there it is a TCP connection over the loopback, which behaves alike.
+
     Raises:
-        UnsupportedError: This system has no pipes that can be watched (Windows).
         OSError: EMFILE, ENFILE: no descriptor is free.
     """
     if sys.platform == "win32":
-        raise UnsupportedError("Windows watches sockets only, not pipes")
+        one, other = socket.socketpair()
+        # The reader's close resets the connection, so that the next write fails, as that to a pipe does.
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+        other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return PipeReader(one.detach()), PipeWriter(other.detach())
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)

@@ -635,5 +635,9 @@ def set_blocking(end: End, blocking: bool) -> None:
     """Set whether an end of any kind blocks."""
     if isinstance(end, socket.socket):
         end.setblocking(blocking)
-    elif sys.platform != "win32":  # where only sockets can be watched, and no rule gets this far
+    elif sys.platform != "win32":
         os.set_blocking(end.fileno(), blocking)
+    else:  # a pipe of polling.net, which is a socket there
+        sock = socket.socket(fileno=end.fileno())
+        sock.setblocking(blocking)
+        sock.detach()
