@@ -28,7 +28,6 @@ from polling import (
 )
 from polling_conformance.harness import (
     A_SIGNAL,
-    SIGNAL_WAIT,
     Harness,
     arrived,
     drain,

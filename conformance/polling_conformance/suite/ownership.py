@@ -58,16 +58,22 @@ class OwnershipRules(Harness):
         self.expect_silence(poll)
 
     def _open_under(self, number: int) -> tuple[socket.socket, socket.socket]:
-        """Open connections until one of their ends has *number*; give that end and its peer.
+        """Open sockets until one has *number*, and connect it; give it and its peer.
 
-        The lowest free number comes next on POSIX, so this ends soon.
+        The lowest free number comes next on POSIX, so this ends soon. Not ``socketpair``: on Windows that opens a
+        listener first, which would have the number, and closes it again.
         """
         for _ in range(BOUND):
-            one, other = self.socketpair()
+            one = socket.socket()
+            self._keep(one)
             if one.fileno() == number:
+                with socket.create_server(("127.0.0.1", 0)) as listener:
+                    one.connect(listener.getsockname())
+                    other, _ = listener.accept()
+                self._keep(other)
+                for end in one, other:
+                    end.setblocking(False)
                 return one, other
-            if other.fileno() == number:
-                return other, one
         pytest.skip("this platform does not give a closed descriptor's number to the next")
 
     # -- REG-08: the other end is gone ---------------------------------------------------------------
