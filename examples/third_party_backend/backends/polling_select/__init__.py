@@ -5,7 +5,7 @@ Some facts about ``select.select``:
   * It keeps nothing. Each call is given the whole set and looks at every member: level by nature.
   * It says "readable" and "writable", and no more. An end, a hangup and an error are readable; an error is writable;
     which of these it is cannot be told, so there are no hints. On Windows a connect that failed is neither: it
-    shows in the third set, as does urgent data.
+    shows in the third set, as does urgent data; only the socket of the latter has a peer.
   * The third set is urgent data elsewhere, but a hangup does not show in it. Somebody who asks for priority alone
     has to be told of a hangup (EVT-01), and watching for readability as well would spin on plain data.
   * It fails as a whole, with EBADF (Windows: WSAENOTSOCK), if one member is closed, and does not say which.
@@ -40,6 +40,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import socket
 import stat
 import sys
 from collections import deque
@@ -55,6 +56,7 @@ READ = int(Interest.READABLE)
 WRITE = int(Interest.WRITABLE)
 
 _CLOSED = (errno.EBADF, errno.ENOTSOCK)  # what select says of a closed number: POSIX, Windows
+_NO_SOCKET = (errno.ENOTSOCK, errno.EOPNOTSUPP)  # what it says of another kind of number: Windows, Wine
 
 _WINDOWS = sys.platform == "win32"
 
@@ -65,11 +67,12 @@ _LONGEST = 0.25 if _WINDOWS else None  # seconds between two looks for signals
 class _Watch:
     """One registration: the directions it is watched for, and those of them that are armed now."""
 
-    __slots__ = ("armed", "mode", "watched")
+    __slots__ = ("armed", "may_fail", "mode", "watched")
 
-    def __init__(self, watched: int, mode: Mode) -> None:
+    def __init__(self, watched: int, mode: Mode, may_fail: bool) -> None:
         self.watched = self.armed = watched
         self.mode = mode
+        self.may_fail = may_fail  # a connect could show in the third set
 
 
 class SelectBackend(Backend):
@@ -104,7 +107,7 @@ class SelectBackend(Backend):
         _check(fd)
         if fd not in self._watches and len(self._watches) + 1 >= _ROOM:  # one is the bell's
             raise UnsupportedError(f"select() watches at most {_ROOM} sockets on this platform")
-        self._watches[fd] = _Watch(int(interest), mode)
+        self._watches[fd] = _Watch(int(interest), mode, may_fail=_WINDOWS and not _has_peer(fd))
         self._kick()
 
     reregister = register
@@ -174,13 +177,16 @@ class SelectBackend(Backend):
         self._waiting = True
         try:
             self._do_books()
-            reading, writing = [bell.fd], []
+            reading, writing, failing = [bell.fd], [], []
             for fd, watch in [*self._watches.items()]:  # copied in one step: others register meanwhile
                 if watch.armed & READ:
                     reading.append(fd)
                 if watch.armed & WRITE:
                     writing.append(fd)
-            return _merged(*select.select(reading, writing, writing if _WINDOWS else [], timeout))
+                if watch.armed and watch.may_fail:
+                    failing.append(fd)
+            readable, writable, failed = select.select(reading, writing, failing, timeout)
+            return _merged(readable, writable, [fd for fd in failed if self._has_failed(fd)])
         except OSError as error:
             here = error.__traceback__
             if error.errno not in _CLOSED or here is None or here.tb_next is not None:
@@ -188,6 +194,13 @@ class SelectBackend(Backend):
             return None
         finally:
             self._waiting = False
+
+    def _has_failed(self, fd: int) -> bool:
+        """Tell whether it is a failed connect that shows in the third set. If it is urgent data, look no more."""
+        watch = self._watches.get(fd)
+        if watch is not None and _has_peer(fd):
+            watch.may_fail = False
+        return watch is not None and watch.may_fail
 
     def _choose(
         self, bell: Doorbell, ready: dict[int, int], max_events: int
@@ -240,7 +253,7 @@ def _check(fd: int) -> None:
     except ValueError:
         raise UnsupportedError(f"descriptor {fd} is too large: select() ends at FD_SETSIZE, usually 1024") from None
     except OSError as error:
-        if error.errno != errno.ENOTSOCK:
+        if error.errno not in _NO_SOCKET:
             raise
         os.fstat(fd)  # EBADF if it is nothing at all
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM)) from None
@@ -248,6 +261,21 @@ def _check(fd: int) -> None:
         kind = os.fstat(fd).st_mode
         if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def _has_peer(fd: int) -> bool:
+    """Tell whether the socket is connected."""
+    try:
+        sock = socket.socket(fileno=fd)
+    except OSError:  # it was closed just now
+        return False
+    try:
+        sock.getpeername()
+        return True
+    except OSError:
+        return False
+    finally:
+        sock.detach()
 
 
 def _merged(readable: list[int], writable: list[int], failed: list[int]) -> dict[int, int]:
