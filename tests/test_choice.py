@@ -280,7 +280,7 @@ def test_a_stranger_s_real_entry_point_is_found(tmp_path: Path, monkeypatch: pyt
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: someone\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[polling.backends]\nsomeone = someone:Theirs\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     assert polling.backend_names() == (*_loader.BUILT_IN, "someone")
     if "poll" in polling.available_backends():
         with Poll("someone") as poll:

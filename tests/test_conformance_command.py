@@ -115,6 +115,7 @@ def states(report: Path) -> dict[str, dict[str, str]]:
 # -- verdicts ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no backend there has PIPES to take away")
 def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
     ended = run(
         *["mine:Right", "mine:Forgetful", "mine:Modest", "--rules", "LVL-01,LVL-02,REG-08,WIN-03"],
@@ -188,8 +189,9 @@ def test_a_backend_that_hangs_or_dies_costs_one_rule_and_not_the_run(project: Pa
     hang = r"test_ONE_01_.*\n +expected: the test ends\n +observed: killed after 4 s without a sign of life:"
     assert re.search(hang, ended.stdout)
     assert re.search(r"mine\.py\"?, line \d+ in register", ended.stdout), "nothing says where it hangs"
-    with pytest.raises(ProcessLookupError):
-        os.kill(int((project / "hanging.pid").read_text(encoding="utf-8")), 0)
+    if sys.platform != "win32":  # where 0 is no question, but a Ctrl-C
+        with pytest.raises(ProcessLookupError):
+            os.kill(int((project / "hanging.pid").read_text(encoding="utf-8")), 0)
 
 
 def test_no_rule_is_tried_while_smoke_fails(project: Path) -> None:
@@ -261,7 +263,7 @@ def test_what_cannot_be_tested_is_named_before_anything_is_run(project: Path) ->
         ("--known reason.toml", "reason.toml: LVL-01 must have a reason"),
         ("--known declined.toml", "declined.toml: WIN-03 has no test that could fail"),
         ("--html absent/out.html", "out.html cannot be written: No such file"),
-        ("--json .", ". cannot be written: Is a directory"),
+        ("--json .", ". cannot be written: "),
         ("--junit absent/out.xml", "out.xml cannot be written"),
     ],
 )

@@ -9,6 +9,7 @@ import pytest
 
 from polling.net import PipeReader, pipe
 
+
 def test_a_pipe_dropped_unclosed_is_closed_even_if_the_warning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     unraisable: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_type))

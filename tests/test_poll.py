@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
+from multiprocessing.connection import Client, Listener
 
 import pytest
 
 from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, available_backends
-from polling.net import PipeReader, PipeWriter, pipe
+from polling.net import TcpListener, TcpStream, pipe
 from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
@@ -157,7 +156,9 @@ def test_a_wait_of_no_time_sees_what_is_ready_behind_the_doorbell(poll: Poll[obj
 
 
 def test_an_object_whose_fileno_raises_os_error_once_closed_is_a_closed_source(poll: Poll[object]) -> None:
-    reader, writer = multiprocessing.Pipe(duplex=False)
+    with Listener(("127.0.0.1", 0)) as listener:  # Pipe's are no sockets on Windows
+        reader = Client(listener.address)
+        writer = listener.accept()
     with writer:
         poll.register(reader, "reader")
         reader.close()
@@ -227,8 +228,10 @@ class Empty:
         return self._sock.fileno()
 
 
-class EmptyPipe(PipeReader):
+class EmptyStream(TcpStream):
     """The same, of a kind that may be watched for edges everywhere."""
+
+    __slots__ = ()
 
     def __len__(self) -> int:
         return 0
@@ -240,12 +243,10 @@ def test_a_source_that_counts_as_false_is_a_source(poll: Poll[object], sockets: 
     poll.register(source, "source")
     far.send(b"x")
     assert tokens(poll.poll(0)) == ["source"]
-    reading, writing = os.pipe()
-    with EmptyPipe(reading) as reader, PipeWriter(writing) as writer:
-        poll.register(reader, "reader")
-        poll.reregister(reader.fileno(), "reader", Interest.READABLE, Mode.EDGE)
-        writer.write(b"x")
-        assert "reader" in tokens(poll.poll(0))
+    with TcpListener.open(("127.0.0.1", 0)) as listener, EmptyStream.open(listener.getsockname()) as stream:
+        poll.register(stream, "stream", Interest.WRITABLE)
+        poll.reregister(stream.fileno(), "stream", Interest.WRITABLE, Mode.EDGE)
+        assert "stream" in tokens(poll.poll(10))
 
 
 def test_a_handler_that_waits_in_the_midst_of_a_change_leaves_no_outdated_event(
