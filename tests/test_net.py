@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import socket
 import sys
 from contextlib import suppress
+from select import select
 
 import pytest
 
-from polling.net import PipeReader, pipe
+from polling.net import PipeReader, TcpListener, TcpStream, pipe
+from polling_conformance.harness import reset
 
 
 def test_a_pipe_dropped_unclosed_is_closed_even_if_the_warning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -37,6 +40,19 @@ def test_a_pipe_carries_what_is_written_and_then_the_end() -> None:
         reader.close()
         with pytest.raises(OSError, match=r"Bad file descriptor|10038"):  # EBADF, ENOTSOCK
             reader.read()
+
+
+def test_a_connection_reset_before_it_is_accepted_is_accepted_or_called_aborted() -> None:
+    with TcpListener.open(("127.0.0.1", 0)) as listener:
+        reset(socket.create_connection(listener.getsockname()))
+        select([listener], [], [], 10)
+        with suppress(ConnectionAbortedError):
+            listener.accept()[0].close()
+
+
+def test_a_connect_that_cannot_begin_says_why() -> None:
+    with pytest.raises(OSError, match=r"address|Network|10049|10051"):
+        TcpStream.open(("255.255.255.255", 9))
 
 
 def read_soon(reader: PipeReader) -> bytes:

@@ -56,6 +56,7 @@ _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 _BEGUN: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
 
+_GONE: Final = (errno.ECONNRESET, errno.ENOTCONN)  # what Windows and Wine say for ECONNABORTED
 _AT_ONCE: Final = b"\1\0\0\0"  # Windows' struct linger: on, for 0 seconds
 _READING: Final = Interest.READABLE | Interest.PRIORITY  # what reading until it would block has used up
 _READS: Final = ("accept", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
@@ -95,11 +96,6 @@ class _Socket(ReportingSource, socket.socket):
         fresh.setblocking(False)
         return fresh
 
-    def _begin_connect(self, address: Any) -> None:
-        error = self.connect_ex(address)
-        if error not in _BEGUN:
-            raise OSError(error, os.strerror(error))
-
     def _report_to(self, backend: Backend | None, fd: int) -> None:
         super()._report_to(backend, fd)
         plain = _PLAIN.get(type(self), type(self))
@@ -112,7 +108,12 @@ class _StreamListener(_Socket):
     _kind = socket.SOCK_STREAM
 
     def _accept_as(self, stream: type[_StreamT]) -> tuple[_StreamT, Any]:
-        fd, address = self._accept()  # type: ignore[attr-defined]  # what socket.accept itself stands on
+        try:
+            fd, address = self._accept()  # type: ignore[attr-defined]  # what socket.accept itself stands on
+        except OSError as error:
+            if error.errno in _GONE:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "the peer reset the connection") from error
+            raise
         return stream._take(self.family, self.proto, fd), address
 
 
@@ -136,7 +137,9 @@ class TcpStream(_Socket):
         family, resolved = _resolve(address, cls._kind)
         stream = cls._fresh(family)
         try:
-            stream._begin_connect(resolved)
+            stream.connect(resolved)
+        except BlockingIOError:
+            pass  # it has begun
         except BaseException:
             stream.close()
             raise
@@ -188,6 +191,7 @@ class TcpListener(_StreamListener):
 
         Raises:
             BlockingIOError: There is none.
+            ConnectionAbortedError: There was one, and the peer has reset it in the meantime.
             OSError: EMFILE, ENFILE: no descriptor is free, and the connection stays where it is.
         """
         return self._accept_as(TcpStream)
