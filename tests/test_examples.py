@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import signal
 import socket
 import struct
@@ -22,6 +23,8 @@ from polling.net import TcpListener
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 PATIENCE = 20.0  # seconds to wait for what must come
+ON_WINE = "WINEPREFIX" in os.environ and sys.platform == "win32"
+tells_of_resets = pytest.mark.xfail(ON_WINE, reason="after a reset Wine's recv gives an end of stream", strict=True)
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER: closing resets
 
 
@@ -154,6 +157,7 @@ def test_the_proxy_passes_on_a_half_close_and_goes_on(backend: str, clients: Exi
     assert near.recv(100) == b""
 
 
+@tells_of_resets
 @pytest.mark.parametrize("breaks", ["client", "server"])
 def test_the_proxy_passes_on_a_reset(backend: str, clients: ExitStack, server: socket.socket, breaks: str) -> None:
     near, far = through(clients, server, backend)
@@ -164,6 +168,7 @@ def test_the_proxy_passes_on_a_reset(backend: str, clients: ExitStack, server: s
         ends[1].recv(1)
 
 
+@tells_of_resets
 def test_the_proxy_resets_clients_of_a_server_that_is_not_there(backend: str, clients: ExitStack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
