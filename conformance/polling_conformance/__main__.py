@@ -74,7 +74,11 @@ def _parser() -> argparse.ArgumentParser:
         help="a backend by its registered name, or the address of a subclass of polling.Backend or of "
         "polling_conformance.BackendConformance; default: every backend that can run here",
     )
-    parser.add_argument("--rules", metavar="ID,...", help="only these: ids such as EDG-05, families such as EDG")
+    parser.add_argument(
+        "--rules",
+        metavar="ID,...",
+        help="only these: ids such as EDG-05, families such as EDG, or core",
+    )
     parser.add_argument(
         "--known", type=Path, metavar="FILE", help='rules expected to fail, TOML: EDG-05 = "reason"; a pass then fails'
     )
@@ -92,10 +96,13 @@ def _rows(wanted: str | None, tested: Sequence[str]) -> list[str]:
         return []
     known = list(dict.fromkeys([SMOKE, *RULES, *tested]))
     chosen: set[str] = set()
-    for word in wanted.split(","):
-        rows = {row for row in known if word.strip() in (row, row.partition("-")[0])}
+    for word in map(str.strip, wanted.split(",")):
+        if word == "core":
+            rows = {row for row in known if row in RULES and RULES[row].core}
+        else:
+            rows = {row for row in known if word in (row, row.partition("-")[0])}
         if not rows:
-            raise Refusal(f"--rules: there is no rule {word.strip()!r}; --list shows all")
+            raise Refusal(f"--rules: there is no rule {word!r}; --list shows all")
         chosen |= rows
     if not chosen.intersection(tested):
         raise Refusal(f"--rules: none of {wanted} has a test; --list says why")
