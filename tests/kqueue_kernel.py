@@ -304,9 +304,10 @@ def _filter(fd: int, wanted: int, flavour: Flavour) -> Found | None:
         # It must not be closed with the object: no handler runs before it is assigned.
         for sock in map(partial(socket.SocketType, -1, -1, -1), (fd,)):
             try:
-                return _socket_filter(sock, wanted, flags)
+                found = _socket_filter(sock, wanted, flags)
             finally:
                 sock.detach()
+            return found
     if stat.S_ISFIFO(mode):
         return _pipe_filter(fd, wanted, flags, flavour)
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
@@ -352,13 +353,22 @@ class _Descriptor:
             self._watched = ready
             self._epoll.register(self._watched, self._mask | ET)
 
+    def _check(self) -> None:
+        """Make sure of what the instance watches.
+
+        Raises:
+            OSError: The number was closed, whatever it means by now.
+        """
+        if self._file:
+            status = os.fstat(self._ident)
+            if self._file != (status.st_dev, status.st_ino):
+                raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._epoll.modify(self._watched, self._mask | (ET if self._asleep else 0))
+
     def is_current(self) -> bool:
         """Whether the number is still open, and still the same file. May make the instance ready."""
         try:
-            if self._file:
-                status = os.fstat(self._ident)
-                return self._file == (status.st_dev, status.st_ino)
-            self._epoll.modify(self._ident, self._mask | (ET if self._asleep else 0))
+            self._check()
         except OSError:
             return False
         return True
@@ -371,8 +381,7 @@ class _Descriptor:
         Raises:
             OSError: It was closed meanwhile.
         """
-        if not self.is_current():
-            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        self._check()
         if self._asleep:
             self._epoll.poll(0, 1)
         found = self._filter()
@@ -395,6 +404,9 @@ class _Descriptor:
             pass  # closed, as the next look will find
 
     put_back = look_again
+
+    def close(self) -> None:
+        self._epoll.close()
 
 
 class _User:
@@ -419,6 +431,9 @@ class _User:
             self._epoll.unregister(self._ready)
         except FileNotFoundError:
             pass
+
+    def close(self) -> None:
+        self._epoll.close()
 
     def is_current(self) -> bool:
         return True
@@ -559,6 +574,8 @@ class SimulatedKqueue:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
     def _release(self) -> None:
+        for knote in self._knotes.values():
+            knote.source.close()  # which a traceback may keep alive
         self._knotes = {}
         self._taken = {}
         self._ready.close()

@@ -7,6 +7,7 @@ fails is a fact that we have wrong.
 from __future__ import annotations
 
 import errno
+import gc
 import itertools
 import os
 import random
@@ -26,6 +27,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import pytest
+
+from polling_conformance.interrupt import Interrupter
 
 if TYPE_CHECKING:
     from tests import kqueue_kernel as kq
@@ -94,6 +97,7 @@ def maker(request: pytest.FixtureRequest) -> Generator[Maker]:
     yield maker
     maker.close()
     del maker
+    gc.collect()  # exceptions whose tracebacks have what was under way
     assert numbers_in_use() <= before, "descriptors leaked"
 
 
@@ -936,6 +940,7 @@ def test_READ_of_a_file_counts_to_its_end(kernel: Kernel, stack: ExitStack, tmp_
     assert await_event(kernel, file, READ)[4] == 3
     os.read(file, 10)
     assert is_silent(kernel)
+    assert not is_readable(kernel.fileno())
     change(kernel, file, READ, kq.EV_DELETE)
 
 
@@ -1460,8 +1465,15 @@ def test_two_kqueues_watch_one_source(maker: Maker, pair: Pair) -> None:
         assert is_silent(kernel)
 
 
-def test_the_number_is_not_inheritable(kernel: Kernel) -> None:
-    assert not os.get_inheritable(kernel.fileno())
+def test_no_descriptor_is_inheritable(maker: Maker, pair: Pair) -> None:
+    before = numbers_in_use()
+    kernel = maker()
+    change(kernel, pair[0], READ, kq.EV_ADD)
+    if kernel.user_filter is not None:
+        change(kernel, 1, kernel.user_filter, kq.EV_ADD)
+    opened = {fd for fd in numbers_in_use() - before if is_open(fd)}
+    assert kernel.fileno() in opened
+    assert not any(map(os.get_inheritable, opened))
 
 
 def test_calls_after_close_raise_ValueError(kernel: Kernel) -> None:
@@ -1538,10 +1550,142 @@ def test_a_child_does_not_inherit_it(kernel: Kernel, pair: Pair) -> None:
     assert now(kernel).keys() == {(near.fileno(), READ), (near.fileno(), WRITE)}
 
 
-# The model's own switches
+# What is the model's own
 
 
 needs_model = pytest.mark.skipif(sys.platform != "linux", reason="the model needs Linux")
+
+
+Scene: TypeAlias = (
+    "Callable[[Callable[[Callable[[], list[kq.Kevent]], Callable[[], object]], list[kq.Kevent] | None]], object]"
+)
+
+
+def at_each_step(scene: Scene) -> None:
+    """Play *scene* with a signal's handler at the first step of a call, at the second, and so on to its end.
+
+    The scene is given the way to make that call, with its handler. ``None`` comes back if the handler raised.
+    """
+    for step in itertools.count(1):
+        interrupter = Interrupter(step, frozenset({kq.__name__.rpartition(".")[2]}))
+
+        def interrupted(
+            call: Callable[[], list[kq.Kevent]], handler: Callable[[], object], interrupt: Interrupter = interrupter
+        ) -> list[kq.Kevent] | None:
+            outcome = interrupt(call, handler)
+            if outcome.error and not isinstance(outcome.error, Struck):
+                raise outcome.error
+            return outcome.returned
+
+        scene(interrupted)
+        if interrupter.missed:
+            assert step > 20
+            return
+
+
+KINDS = [0, kq.EV_CLEAR, kq.EV_ONESHOT, kq.EV_DISPATCH]
+
+
+@needs_model
+@pytest.mark.parametrize("raises", [True, False])
+def test_what_is_taken_when_a_handler_comes_is_not_lost_and_not_reported_twice(
+    maker: Maker, stack: ExitStack, raises: bool
+) -> None:
+    pairs = [[stack.enter_context(end) for end in socket.socketpair()] for _ in KINDS]
+    for _, far in pairs:
+        far.send(b"x")
+
+    def scene(interrupted: Callable[..., list[kq.Kevent] | None]) -> None:
+        kernel = maker()
+        user = kernel.user_filter or 0
+        for (near, _), flags in zip(pairs, KINDS, strict=True):
+            change(kernel, near, READ, kq.EV_ADD | flags)
+        change(kernel, 1, user, kq.EV_ADD | kq.EV_CLEAR)
+        change(kernel, 1, user, 0, kq.NOTE_TRIGGER)
+        level, *edges = [*((near.fileno(), READ) for near, _ in pairs), (1, user)]
+        seen: list[kq.Kevent] = []
+
+        def handler() -> None:
+            if raises:
+                raise Struck
+            seen.extend(kernel.control([], ROOM, 0))
+
+        seen += interrupted(lambda: kernel.control([], ROOM, 0), handler) or []
+        seen += kernel.control([], ROOM, 0)
+        keys = [event[:2] for event in seen]
+        assert sorted(key for key in keys if key != level) == sorted(edges)
+        assert level in keys
+        assert now(kernel).keys() == {level}
+        kernel.close()
+
+    at_each_step(scene)
+
+
+@needs_model
+@pytest.mark.parametrize("raises", [True, False])
+@pytest.mark.parametrize("flags", KINDS)
+def test_a_change_that_a_handler_interrupts_loses_no_event(maker: Maker, pair: Pair, flags: int, raises: bool) -> None:
+    near, far = pair
+    far.send(b"x")
+
+    def scene(interrupted: Callable[..., list[kq.Kevent] | None]) -> None:
+        kernel = maker()
+        change(kernel, near, READ, kq.EV_ADD | flags)
+        again = near.fileno(), READ, kq.EV_ADD | flags, 0, 0
+        interrupted(lambda: kernel.control([again], 0, 0), strike if raises else lambda: None)
+        await_event(kernel, near, READ)
+        kernel.close()
+
+    at_each_step(scene)
+
+
+@needs_model
+def test_the_changes_of_a_call_that_a_handler_interrupts_are_all_made_or_none(maker: Maker, pair: Pair) -> None:
+    near, _ = pair
+    outcomes = set()
+
+    def scene(interrupted: Callable[..., list[kq.Kevent] | None]) -> None:
+        kernel = maker()
+        change(kernel, near, READ, kq.EV_ADD)
+        changes = [(near.fileno(), READ, kq.EV_DELETE, 0, 0), (near.fileno(), WRITE, kq.EV_ADD, 0, 0)]
+        interrupted(lambda: kernel.control(changes, 0, 0), strike)
+        answers = kernel.control([(near.fileno(), wanted, kq.EV_DELETE, 0, 0) for wanted in (READ, WRITE)], ROOM, 0)
+        [missing] = [answer[1] for answer in answers]
+        outcomes.add(missing)
+        kernel.close()
+
+    at_each_step(scene)
+    assert outcomes == {READ, WRITE}
+
+
+@needs_model
+def test_a_handler_that_makes_a_change_during_another_undoes_nothing(maker: Maker, pair: Pair) -> None:
+    near, far = pair
+
+    def scene(interrupted: Callable[..., list[kq.Kevent] | None]) -> None:
+        kernel = maker()
+        handled = []
+
+        def handler() -> None:
+            change(kernel, far, WRITE, kq.EV_ADD)
+            handled.append(far.fileno())
+
+        interrupted(lambda: kernel.control([(near.fileno(), WRITE, kq.EV_ADD, 0, 0)], 0, 0), handler)
+        assert now(kernel).keys() == {(fd, WRITE) for fd in (near.fileno(), *handled)}
+        kernel.close()
+
+    at_each_step(scene)
+
+
+@needs_model
+def test_a_knote_takes_no_number_that_an_application_expects(kernel: Kernel, pair: Pair) -> None:
+    lowest = os.dup(0)
+    os.close(lowest)
+    for wanted in READ, WRITE:
+        change(kernel, pair[0], wanted, kq.EV_ADD)
+    again = os.dup(0)
+    os.close(again)
+    assert again == lowest
 
 
 @needs_model
