@@ -667,10 +667,11 @@ class SimulatedKqueue:
         else:
             self._taken[key] = knote  # as it is when its filter is run
         if flags & (EV_ENABLE | EV_DISABLE):
+            if not knote.enabled:
+                self._enter(knote.source.fd)
             knote = knote._replace(enabled=bool(flags & EV_ENABLE))
         knotes[key] = knote
         if knote.enabled:
-            self._enter(knote.source.fd)
             knote.source.look_again()
         return 0
 
@@ -771,7 +772,6 @@ class SimulatedKqueue:
         """Make ready again what a call had taken when it was cut off, and have a call under way begin anew."""
         for key, knote in self._taken.items():
             if self._knotes.get(key) is knote:
-                self._enter(knote.source.fd)
                 knote.source.put_back()
         self._taken = {}
 
