@@ -34,15 +34,18 @@ class Doorbell:
         return (self.fd,) if self._write == self.fd else (self.fd, self._write)
 
     def ring(self) -> None:
-        """Make the bell readable. A bell that is full is readable, so that a ring would block is no loss.
+        """Make the bell readable, anew if it is already: who watches it for edges sees one.
 
         Raises:
             OSError: EBADF: somebody else closed the descriptor.
         """
-        try:
-            os.write(self._write, _ONE)
-        except BlockingIOError:
-            pass
+        while True:
+            try:
+                os.write(self._write, _ONE)
+            except BlockingIOError:
+                self.clear()  # full, so there is no room for an edge
+            else:
+                return
 
     def clear(self) -> None:
         """Make the bell unreadable. Not needed where it is watched for edges.
