@@ -93,7 +93,7 @@ _all_plain: Final = partial(map, _plain)
 class SystemKernel:
     """The kqueue of this machine."""
 
-    user_filter: Final = -10 if sys.platform == "darwin" else -11 if sys.platform.startswith("freebsd") else None
+    user_filter: int | None = -10 if sys.platform == "darwin" else -11 if sys.platform.startswith("freebsd") else None
 
     def __init__(self) -> None:
         # Attributes that type checkers see on the BSDs only.

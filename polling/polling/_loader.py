@@ -23,6 +23,7 @@ __all__ = ["available_backends", "backend_names"]
 
 BUILT_IN: Final = {
     "epoll": "polling_backends.epoll:EpollBackend",
+    "kqueue": "polling_backends.kqueue:KqueueBackend",
     "poll": "polling_backends.poll:PollBackend",
 }
 """Name and address, best first. The first that runs here is the default."""
