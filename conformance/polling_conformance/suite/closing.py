@@ -326,11 +326,16 @@ class ClosingRules(Harness):
         def collect() -> bool:
             nonlocal near
             gone = weakref.ref(held[0])
+            # Whoever has the poll's numbers now, if they are free here, is not to lose them by its end.
+            strangers = [socket.socketpair() for _ in range(50)]
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 held.clear()
                 del near
                 gc.collect()
+            for one, other in strangers:
+                one.send(b"x")
+                assert other.recv(1) == b"x"
             return gone() is None
 
         collected = self.in_child(collect)

@@ -336,6 +336,29 @@ class ThreadRules(Harness):
         with restless(0.001):
             at_each_step(scene, self.make_poll())
 
+    @pytest.mark.parametrize("name", ["rearm", "reregister"])
+    def test_ONE_08_a_wait_by_another_thread_at_any_step_of_arming_reports_it_or_leaves_it_to_the_next(
+        self, name: str
+    ) -> None:
+        def scene(interrupt: Interrupter) -> None:
+            near, far = socket.socketpair()
+            with near, far, self.new_poll() as poll:
+                poll.register(near, "near", Interest.READ_WRITE, Mode.ONESHOT)
+                self.expect_events(poll, {"near": "w"})
+                far.send(b"x")  # what it was not armed for any more
+                arm = {
+                    "rearm": lambda: poll.rearm(near),
+                    "reregister": lambda: poll.reregister(near, "near", Interest.READ_WRITE, Mode.ONESHOT),
+                }
+                others: list[Running[list[Event[object]]]] = []
+                outcome = interrupt(arm[name], lambda: others.append(_meanwhile(self, lambda _: poll.poll(0))))
+                events = [event for other in others for event in other.result()]
+                events += poll.poll(0)
+                self.check(len(events) == 1, "one event for the one arming", f"{events}; {outcome}")
+
+        with restless(0.001):
+            at_each_step(scene, self.make_poll())
+
     def test_REG_21_a_second_wait_is_refused_and_the_first_goes_on(self, poll: Poll[object]) -> None:
         near, far = self.socketpair()
         poll.register(near, "near")
