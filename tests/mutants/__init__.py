@@ -10,13 +10,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from importlib import import_module
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from polling import Backend, Interest, Mode, Poll, Readiness
 from polling.backend import Pair, Wait
 from polling_backends import _flags
 from polling_backends.epoll import EpollBackend
+from polling_backends.kqueue import KqueueBackend
 from polling_backends.poll import PollBackend
+
+if TYPE_CHECKING:
+    from tests.kqueue_backends import OnFreeBSD
+else:
+    from kqueue_backends import OnFreeBSD
 
 __all__ = [
     "FAMILIES",
@@ -24,6 +30,7 @@ __all__ = [
     "Fetching",
     "Front",
     "Masking",
+    "OnFreeBSD",
     "Pairs",
     "Wrong",
     "described",
@@ -32,7 +39,10 @@ __all__ = [
     "wrong_in",
 ]
 
-FAMILIES = ("registering", "modes", "edges", "oneshots", "events", "batches", "sources", "waits", "lifetimes")
+FAMILIES = (
+    *("registering", "modes", "edges", "oneshots", "events", "batches", "sources", "waits", "lifetimes"),
+    "filters",
+)
 """The modules of wrong ones."""
 
 Pairs: TypeAlias = Sequence[Pair]
@@ -118,4 +128,6 @@ def described(wrong: Wrong) -> str:
 def right_for(wrong: Wrong) -> type[Backend]:
     """Give the backend of ours that it would be, but for the mistake."""
     backend = wrong.on if issubclass(wrong, Front) else wrong
+    if issubclass(backend, KqueueBackend):
+        return OnFreeBSD
     return PollBackend if issubclass(backend, PollBackend) else EpollBackend
