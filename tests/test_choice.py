@@ -145,7 +145,7 @@ def test_an_unknown_name_is_answered_with_those_that_are_known(install: Install)
 
 def test_an_unknown_name_in_the_variable_is_blamed_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POLLING_BACKEND", "epol")
-    with pytest.raises(UnknownBackendError, match=r"POLLING_BACKEND: .*'epol'.*; there are: epoll, poll"):
+    with pytest.raises(UnknownBackendError, match=r"POLLING_BACKEND: .*'epol'.*; there are: epoll, kqueue, poll"):
         Poll()
 
 
