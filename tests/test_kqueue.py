@@ -1,0 +1,463 @@
+"""What is particular to the kqueue backend: bringing events together, undoing changes, and the façade below it.
+
+The rest is the kit's, see test_conformance.py. Where a test needs a kernel that answers in a certain way, it has a
+script.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import select
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from importlib import import_module
+from itertools import count, product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import pytest
+
+from polling import Backend, Event, Interest, Mode, Poll
+from polling_backends import _kqueue_kernel, kqueue
+from polling_backends._kqueue_kernel import Kernel, Kevent, SystemKernel
+from polling_backends.kqueue import ADD, CLEAR, DELETE, EOF, ONESHOT, READ, RECEIPT, WRITE, KqueueBackend
+from polling_conformance.interrupt import Interrupter, Struck, strike
+
+if TYPE_CHECKING:
+    from tests.kqueue_backends import OnFreeBSD, OnMacOS
+else:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parent)
+        _backends = import_module("kqueue_backends")
+        OnFreeBSD, OnMacOS = _backends.OnFreeBSD, _backends.OnMacOS
+
+Sockets: TypeAlias = tuple[socket.socket, socket.socket]
+Answering: TypeAlias = Callable[[Sequence[Kevent], int, float | None], list[Kevent]]
+
+SILENT = 0.05
+"""Seconds after which a poll that has nothing to say is believed."""
+
+OWN = 99
+"""The number of a scripted kqueue."""
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the model of kqueue's kernel runs on Linux")
+
+
+# -- numbers ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ours", "name"),
+    [
+        (READ, "KQ_FILTER_READ"),
+        (WRITE, "KQ_FILTER_WRITE"),
+        (ADD, "KQ_EV_ADD"),
+        (DELETE, "KQ_EV_DELETE"),
+        (ONESHOT, "KQ_EV_ONESHOT"),
+        (CLEAR, "KQ_EV_CLEAR"),
+        (EOF, "KQ_EV_EOF"),
+    ],
+)
+def test_the_literals_are_what_the_platform_says(ours: int, name: str) -> None:
+    if not hasattr(select, name):
+        pytest.skip(f"this platform has no {name}")
+    assert ours == getattr(select, name)
+
+
+def test_a_platform_with_other_numbers_is_declined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(select, "kqueue", object, raising=False)
+    for numbers, runs in ((READ, WRITE), True), ((0, 1), False):
+        monkeypatch.setattr(select, "KQ_FILTER_READ", numbers[0], raising=False)
+        monkeypatch.setattr(select, "KQ_FILTER_WRITE", numbers[1], raising=False)
+        assert (KqueueBackend.unavailable_reason() is None) == runs
+    monkeypatch.delattr(select, "kqueue")
+    assert "no kqueue" in (KqueueBackend.unavailable_reason() or "")
+
+
+# -- one event for both filters -----------------------------------------------------------------------------
+
+
+class Scripted:
+    """A kernel that agrees to all changes and answers waits as it is told to."""
+
+    user_filter: int | None = -11
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+        self.changes: list[Kevent] = []
+
+    def control(self, changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
+        self.changes += changes
+        if changes:
+            return [(fd, which, 0x4000, 0, 0) for fd, which, _, _, _ in changes[:most]]
+        return self._answering(changes, most, timeout)
+
+    def fileno(self) -> int:
+        return OWN
+
+    def close(self) -> None:
+        pass
+
+
+class OnScript(KqueueBackend):
+    """A kqueue backend on a scripted kernel, which watches what is no descriptor."""
+
+    def __init__(self, answering: Answering) -> None:
+        self._answering = answering
+        super().__init__()
+
+    def _open_kernel(self) -> Kernel:
+        return Scripted(self._answering)
+
+
+class Queue:
+    """Level filters that are all ready, in a queue as the kernel's: what is reported goes to its end."""
+
+    def __init__(self, filters: Iterable[tuple[int, int]]) -> None:
+        self._queue = deque(filters)
+        self.asked: list[tuple[int, float | None]] = []
+
+    def __call__(self, _changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
+        self.asked.append((most, timeout))
+        taken = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        self._queue.extend(taken)
+        return [(fd, which, ADD, 0, 1) for fd, which in taken]
+
+
+def waiting(backend: Backend, fds: Iterable[int], mode: Mode = Mode.LEVEL) -> Callable[..., Sequence[tuple[int, int]]]:
+    for fd in fds:
+        backend.reregister(fd, Interest.READ_WRITE, mode)
+    return backend.waiter()
+
+
+def test_a_full_answer_is_filled_up_without_waiting_as_far_as_there_is_room() -> None:
+    queue = Queue([(5, READ), (5, WRITE), (6, READ), (6, WRITE), (7, READ), (7, WRITE)])
+    wait = waiting(OnScript(queue), [5, 6, 7])
+    assert wait(None, 2) == [(5, 3), (6, 1)]
+    assert queue.asked == [(2, None), (1, 0)], "one source is left to be found, without waiting"
+
+
+def test_an_answer_with_room_left_is_all_there_is() -> None:
+    queue = Queue([(5, READ), (5, WRITE), (6, READ)])
+    assert waiting(OnScript(queue), [5, 6])(1.5, 4) == [(5, 3), (6, 1)]
+    assert queue.asked == [(4, 1.5)]
+
+
+def test_a_queue_that_has_gone_round_is_not_asked_again() -> None:
+    queue = Queue([(5, READ), (5, WRITE), (6, READ), (6, WRITE)])
+    assert waiting(OnScript(queue), [5, 6])(None, 4) == [(5, 3), (6, 3)]
+    assert queue.asked == [(4, None), (2, 0)]
+
+
+def test_a_direction_that_comes_with_a_refill_is_news() -> None:
+    script = iter([[(5, READ), (6, READ), (7, READ), (5, WRITE)], [(6, WRITE)], [(7, WRITE)], []])
+    wait = waiting(OnScript(lambda _c, _m, _t: [(fd, which, ADD, 0, 1) for fd, which in next(script)]), [5, 6, 7])
+    assert wait(None, 4) == [(5, 3), (6, 3), (7, 3)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 100])
+def test_whatever_is_in_the_queue_no_batch_is_too_large_and_no_direction_is_lost(limit: int) -> None:
+    chance = random.Random(limit)
+    for _ in range(50):
+        fds = range(5, 5 + chance.randint(1, 8))
+        filters = [pair for pair in product(fds, (READ, WRITE)) if chance.random() < 0.7]
+        chance.shuffle(filters)
+        queue = Queue(filters)
+        wait = waiting(OnScript(queue), fds)
+        missing = {fd: sum(-which for of, which in filters if of == fd) for fd in fds}
+        for _ in range(2 * len(filters) // limit + 4):
+            batch = wait(0, limit)
+            assert len(batch) == len({fd for fd, _ in batch}) <= limit
+            assert bool(batch) == bool(filters)
+            for fd, bits in batch:
+                missing[fd] &= ~bits
+        assert not any(missing.values()), f"{missing} of {filters}"
+        assert all(most <= limit for most, _ in queue.asked)
+
+
+@pytest.mark.parametrize("which", [READ, WRITE])
+@pytest.mark.parametrize("interest", [Interest.READABLE, Interest.WRITABLE, Interest.READ_WRITE])
+@pytest.mark.parametrize("fflags", [0, errno.ECONNRESET])
+@pytest.mark.parametrize("flags", [ADD, ADD | EOF])
+def test_each_event_says_something_of_its_own_direction_and_of_no_other(
+    which: int, interest: Interest, flags: int, fflags: int
+) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        fd = near.fileno()
+        backend = OnScript(lambda _c, _m, _t: [(fd, which, flags, fflags if flags & EOF else 0, 0)])
+        backend.reregister(fd, interest, Mode.LEVEL)
+        [(_, bits)] = backend.waiter()(0, 8)
+        said = backend.decode(bits, interest)
+        assert said.readable == (which == READ and Interest.READABLE in interest)
+        assert said.writable == (which == WRITE and Interest.WRITABLE in interest)
+        assert said.read_closed == (said.readable and bool(flags & EOF))
+        assert said.write_closed == (which == WRITE and bool(flags & EOF))
+        assert said.error == bool(flags & EOF and fflags)
+
+
+# -- between the kernel's answer and its use -----------------------------------------------------------------
+
+
+class Between:
+    """Stands before a kernel and does something once, after it has answered a wait with something."""
+
+    def __init__(self, backend: KqueueBackend, do: Callable[[], object]) -> None:
+        self._control = backend._control
+        self._left = [do]
+        backend._control = self
+
+    def __call__(self, changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
+        answer = self._control(changes, most, timeout)
+        if answer and not changes and self._left:
+            self._left.pop()()
+        return answer
+
+
+@pytest.fixture
+def backend() -> OnFreeBSD:
+    return OnFreeBSD()
+
+
+@pytest.fixture
+def poll(backend: OnFreeBSD) -> Generator[Poll[object]]:
+    with Poll[object](backend) as poll:
+        yield poll
+
+
+@pytest.fixture
+def sockets() -> Generator[Sockets]:
+    near, far = socket.socketpair()
+    with near, far:
+        yield near, far
+
+
+def said(events: Iterable[Event[object]]) -> list[tuple[object, bool, bool]]:
+    return [(event.token, event.readable, event.writable) for event in events]
+
+
+@on_linux
+@pytest.mark.parametrize("fires", ["before", "after"])
+def test_a_oneshot_that_is_armed_again_as_it_fires_makes_one_event_and_loses_none(
+    poll: Poll[object], backend: OnFreeBSD, sockets: Sockets, fires: str
+) -> None:
+    near, far = sockets
+    poll.register(near, "near", Interest.READ_WRITE, Mode.ONESHOT)
+    if fires == "after":
+        assert said(poll.poll(0)) == [("near", False, True)]
+        far.send(b"x")  # so that the spent half is what the kernel answers with
+    Between(backend, lambda: poll.rearm(near))
+    events = poll.poll(0) + poll.poll(0)
+    assert len(events) == 1
+    assert poll.poll(0) == []
+    poll.rearm(near)
+    assert len(poll.poll(0)) == 1
+
+
+@on_linux
+def test_a_spent_half_costs_others_nothing(poll: Poll[object], sockets: Sockets) -> None:
+    near, far = sockets
+    other, companion = socket.socketpair()
+    with other, companion:
+        poll.register(near, "near", Interest.READ_WRITE, Mode.ONESHOT)
+        assert said(poll.poll(0)) == [("near", False, True)]
+        far.send(b"x")
+        companion.send(b"x")
+        poll.register(other, "other")
+        assert said(poll.poll(0, 1)) == [("other", True, False)]
+
+
+# -- changes are made as a whole ------------------------------------------------------------------------------
+
+
+class Refusing:
+    """Stands before a kernel and refuses to add filters of one kind, once it is told to."""
+
+    def __init__(self, backend: KqueueBackend, error: int) -> None:
+        self._control = backend._control
+        self._error = error
+        self.refused: int | None = None
+        backend._control = self
+
+    def __call__(self, changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
+        answers: list[Kevent] = []
+        for change in changes:
+            if change[1] == self.refused and change[2] & ADD:
+                answers.append((change[0], change[1], 0x4000, 0, self._error))
+                self.refused = None
+            else:
+                answers += self._control([change], most, timeout)
+        return answers if changes else self._control(changes, most, timeout)
+
+
+@on_linux
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("former_mode", Mode)
+@pytest.mark.parametrize("former", [Interest.READABLE, Interest.WRITABLE, Interest.READ_WRITE])
+@pytest.mark.parametrize("refused", [READ, WRITE])
+def test_a_change_of_which_half_is_refused_is_undone(
+    poll: Poll[object],
+    backend: OnFreeBSD,
+    sockets: Sockets,
+    refused: int,
+    former: Interest,
+    former_mode: Mode,
+    mode: Mode,
+) -> None:
+    near, far = sockets
+    refusing = Refusing(backend, errno.ENOMEM)
+    poll.register(near, "former", former, former_mode)
+    before = {key: knote.flags for key, knote in backend._model._knotes.items()}
+    refusing.refused = refused
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        poll.reregister(near, "new", Interest.READ_WRITE, mode)
+    assert {key: knote.flags for key, knote in backend._model._knotes.items()} == before
+    far.send(b"x")
+    ready = ("former", Interest.READABLE in former, Interest.WRITABLE in former)
+    assert said(poll.poll(0)) == [ready]
+    assert said(poll.poll(0)) == ([ready] if former_mode is Mode.LEVEL else [])
+
+
+@on_linux
+@pytest.mark.parametrize("refused", [READ, WRITE])
+@pytest.mark.parametrize("former", [Interest.WRITABLE, Interest.READ_WRITE])
+def test_a_oneshot_that_has_fired_is_not_armed_by_a_change_that_fails(
+    poll: Poll[object], backend: OnFreeBSD, sockets: Sockets, refused: int, former: Interest
+) -> None:
+    near, far = sockets
+    refusing = Refusing(backend, errno.ENOMEM)
+    poll.register(near, "former", former, Mode.ONESHOT)
+    assert said(poll.poll(0)) == [("former", False, True)]
+    far.send(b"x")
+    refusing.refused = refused
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        poll.reregister(near, "new", Interest.READ_WRITE, Mode.LEVEL)
+    assert poll.poll(SILENT) == []
+    poll.rearm(near)
+    assert said(poll.poll(0)) == [("former", Interest.READABLE in former, True)]
+
+
+@on_linux
+@pytest.mark.parametrize("refused", [READ, WRITE])
+def test_a_register_of_which_half_is_refused_leaves_nothing(
+    poll: Poll[object], backend: OnFreeBSD, sockets: Sockets, refused: int
+) -> None:
+    near, _ = sockets
+    refusing = Refusing(backend, errno.ENOMEM)
+    before = {*backend._model._knotes}
+    refusing.refused = refused
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        poll.register(near, "near", Interest.READ_WRITE)
+    assert {*backend._model._knotes} == before
+
+
+@on_linux
+@pytest.mark.parametrize("kind", [OnFreeBSD, OnMacOS])
+@pytest.mark.parametrize("mode", Mode)
+def test_a_pipe_without_a_reader_survives_a_change_that_fails(kind: type[OnFreeBSD], mode: Mode) -> None:
+    backend = kind()
+    reader, writer = os.pipe()
+    with Poll[object](backend) as poll:
+        poll.register(writer, "former", Interest.WRITABLE, mode)
+        os.close(reader)
+        assert said(poll.poll(0)) == [("former", False, True)]
+        refusing = Refusing(backend, errno.ENOMEM)
+        for _ in range(2):
+            poll.rearm(writer)  # if it was a oneshot
+            refusing.refused = READ
+            with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+                poll.reregister(writer, "new", Interest.READABLE, Mode.LEVEL)
+            assert said(poll.poll(0)) == [("former", False, True)]
+            assert said(poll.poll(0)) == ([("former", False, True)] if mode is Mode.LEVEL else [])
+    os.close(writer)
+
+
+# -- the façade -------------------------------------------------------------------------------------------------
+
+
+class FakeEvent:
+    """A ``select.kevent``."""
+
+    def __init__(self, ident: int, filter: int, flags: int, fflags: int, data: int) -> None:
+        self.ident, self.filter, self.flags, self.fflags, self.data = ident, filter, flags, fflags, data
+
+
+class FakeKqueue:
+    """A ``select.kqueue`` that gives back its changes, or else one event."""
+
+    answered = 0
+    alive = 0
+
+    def __init__(self) -> None:
+        FakeKqueue.alive += 1
+
+    def __del__(self) -> None:
+        FakeKqueue.alive -= 1
+
+    def control(self, changes: list[FakeEvent] | None, most: int, timeout: float | None) -> list[FakeEvent]:
+        assert changes is None or all(type(change) is FakeEvent for change in changes)
+        FakeKqueue.answered += 1
+        return (changes or [FakeEvent(7, READ, ADD | EOF, 3, 4)])[:most]
+
+    def fileno(self) -> int:
+        return OWN
+
+
+@pytest.fixture
+def system(monkeypatch: pytest.MonkeyPatch) -> SystemKernel:
+    monkeypatch.setattr(select, "kqueue", FakeKqueue, raising=False)
+    monkeypatch.setattr(select, "kevent", FakeEvent, raising=False)
+    return SystemKernel()
+
+
+def test_the_facade_turns_tuples_into_kevents_and_back(system: SystemKernel) -> None:
+    changes = [(5, READ, ADD | RECEIPT, 1, 2), (6, WRITE, DELETE, 0, -1)]
+    assert system.control(changes, 8, 0) == changes
+    assert system.control((), 8, None) == [(7, READ, ADD | EOF, 3, 4)]
+    assert system.control(changes, 0, 0) == []
+    assert system.fileno() == OWN
+
+
+def test_the_facade_loses_no_answer_to_a_handler(system: SystemKernel) -> None:
+    package = frozenset({_kqueue_kernel.__name__.partition(".")[0]})
+    for step in count(1):
+        FakeKqueue.answered = 0
+        outcome = Interrupter(step, package)(lambda: system.control((), 8, None), strike)
+        if outcome.where is None:
+            assert step > 1, "the beginning of control is a step"
+            break
+        assert isinstance(outcome.error, Struck)
+        assert FakeKqueue.answered == 0, f"the answer was lost: {outcome}"
+
+
+def test_a_kqueue_is_closed_when_the_last_call_has_left_it(system: SystemKernel) -> None:
+    kqueue = FakeKqueue.alive
+    inside: list[int] = []
+
+    def close_inside(_self: Any, _changes: object, _most: int, _timeout: float | None) -> list[FakeEvent]:
+        system.close()
+        inside.append(FakeKqueue.alive)
+        return []
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeKqueue, "control", close_inside)
+        assert system.control((), 8, None) == []
+    assert inside == [kqueue]
+    assert FakeKqueue.alive == kqueue - 1
+    for call in (system.fileno, lambda: system.control((), 1, 0)):
+        with pytest.raises(ValueError, match="closed"):
+            call()
+
+
+def test_a_kqueue_of_the_parent_never_dies_in_the_child(system: SystemKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kqueue, "_of_the_parent", [])
+    monkeypatch.setattr(SystemKernel, "user_filter", -11)
+    backend = KqueueBackend()
+    alive = FakeKqueue.alive
+    backend.abandon()
+    del backend
+    assert FakeKqueue.alive == alive
