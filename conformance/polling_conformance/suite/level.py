@@ -45,6 +45,20 @@ class LevelRules(Harness):
                 listener.accept()[0].close()
             self.expect_silence(poll)
 
+    @pytest.mark.parametrize("kind", ["tcp", "net-tcp"])
+    def test_LVL_01_a_connection_that_comes_during_a_wait_is_there_to_accept(
+        self, poll: Poll[object], kind: str
+    ) -> None:
+        listener = self.listener() if kind == "tcp" else self.net_listener()
+        poll.register(listener, "listener", Interest.READABLE, Mode.LEVEL)
+        for _ in range(3):
+            waiter = self.in_thread(self.expect_events, poll, {"listener": "r"}).blocked()
+            with socket.create_connection(listener.getsockname()):
+                waiter.result()
+                self.expect_events(poll, {"listener": "r"})
+                listener.accept()[0].close()
+        self.expect_silence(poll)
+
     @pytest.mark.parametrize("kind", ["udp", "net-udp"])
     def test_LVL_01_each_wait_reports_datagrams_until_all_are_received(self, poll: Poll[object], kind: str) -> None:
         near, far = self.udp_pair() if kind == "udp" else self.net_udp_pair()

@@ -434,6 +434,17 @@ class RegistrationRules(Harness):
             for _ in range(2):
                 self.expect_events(poll, {turn: "r"})
 
+    def test_REG_16_a_quiet_source_that_is_registered_anew_is_quiet(self, poll: Poll[object], pair: Ends) -> None:
+        reader, writer = pair
+        for turn in range(3):
+            poll.register(reader, turn)
+            self.expect_silence(poll)  # by now whatever waits for data has begun, and must not show when it is ended
+            poll.deregister(reader)
+        poll.register(reader, "at last")
+        self.expect_silence(poll)
+        send(writer, b"x")
+        self.expect_events(poll, {"at last": "r"})
+
     @each_mode
     def test_REG_16_only_the_new_interest_and_mode_are_in_force(self, poll: Poll[object], mode: Mode) -> None:
         near, far = self.net_tcp_pair()
