@@ -25,6 +25,7 @@ BUILT_IN: Final = {
     "epoll": "polling_backends.epoll:EpollBackend",
     "kqueue": "polling_backends.kqueue:KqueueBackend",
     "poll": "polling_backends.poll:PollBackend",
+    "iocp": "polling_backends.iocp:IocpBackend",
 }
 """Name and address, best first. The first that runs here is the default."""
 
