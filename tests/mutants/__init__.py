@@ -8,6 +8,7 @@ rules; what several mutants share stands here.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
@@ -15,7 +16,10 @@ from typing import TYPE_CHECKING, ClassVar, TypeAlias
 from polling import Backend, Interest, Mode, Poll, Readiness
 from polling.backend import Pair, Wait
 from polling_backends import _flags
+from polling_backends._completion_port import ABORTED, Packet
+from polling_backends._emulated_port import EmulatedPort
 from polling_backends.epoll import EpollBackend
+from polling_backends.iocp import IocpBackend
 from polling_backends.kqueue import KqueueBackend
 from polling_backends.poll import PollBackend
 
@@ -26,6 +30,7 @@ else:
 
 __all__ = [
     "FAMILIES",
+    "Contrary",
     "Decoding",
     "Fetching",
     "Front",
@@ -41,7 +46,7 @@ __all__ = [
 
 FAMILIES = (
     *("registering", "modes", "edges", "oneshots", "events", "batches", "sources", "waits", "lifetimes"),
-    "filters",
+    *("filters", "completions"),
 )
 """The modules of wrong ones."""
 
@@ -96,6 +101,33 @@ class Masking(EpollBackend):
         raise NotImplementedError
 
 
+class Contrary(EmulatedPort):
+    """A port that does what a port may do, by a seed: packets out of order, late, for nothing, and of strangers."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        self._chance = random.Random(seed)
+        self._late: list[Packet] = []
+
+    def _reclaim(self) -> None:
+        # This comes before each look into the queue. What is held back goes by the next one.
+        super()._reclaim()
+        packets, bell = self._packets, self._bell
+        late, self._late = self._late, []
+        packets.extend(late)
+        whim = self._chance.randrange(8)
+        if whim == 0 and self._requests:
+            self._end(self._chance.choice([*self._requests.values()]), ABORTED)
+        elif whim == 1:
+            packets.append((0, 0, 0, 3))  # no operation's
+        elif whim == 2 and bell is not None and all(packet[3] > 3 for packet in packets):
+            bell.ring()
+            self._late = [*packets]
+            packets.clear()
+        elif whim == 3 and packets:
+            packets.rotate(self._chance.randrange(len(packets)))
+
+
 class Front(Poll[object]):
     """A front object of an author's, on one of our backends."""
 
@@ -130,4 +162,4 @@ def right_for(wrong: Wrong) -> type[Backend]:
     backend = wrong.on if issubclass(wrong, Front) else wrong
     if issubclass(backend, KqueueBackend):
         return OnFreeBSD
-    return PollBackend if issubclass(backend, PollBackend) else EpollBackend
+    return next((ours for ours in (PollBackend, IocpBackend) if issubclass(backend, ours)), EpollBackend)

@@ -13,7 +13,10 @@ from polling import Capability, Interest, Mode, Readiness, UnsupportedError
 from polling.backend import Pair
 from polling_backends._flags import IN, OUT
 from polling_backends.epoll import EpollBackend
+from polling_backends.iocp import IocpBackend
 from polling_backends.poll import PollBackend, _Poll
+
+from . import Contrary
 
 HINTS = Capability.READ_CLOSED | Capability.WRITE_CLOSED | Capability.ERROR
 
@@ -159,3 +162,9 @@ class SocketsOnly(EpollBackend):
         if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
         super().register(fd, interest, mode)
+
+
+class Contradicted(IocpBackend):
+    """Stands on a completion port whose packets are late, out of order, for nothing, and of strangers."""
+
+    open_port = Contrary
