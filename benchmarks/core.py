@@ -194,6 +194,36 @@ def idle(rounds: int) -> None:
     show("dispatch, 128 ready: 9,000 idle / 100 idle", best["9000"] / best["100"], "0.80 to 1.20")
 
 
+def emulated(rounds: int) -> None:
+    """What the emulated completion port costs, which serves tests: against epoll, and with idle sources.
+
+    It asks poll(2) about every source that waits, so what idle ones add is set against that call itself.
+    """
+    ready = ready_pairs(128)
+    crowd = [socket.socketpair() for _ in range(1000)]
+    asked = select.poll()
+    bursts: dict[str, Burst] = {"asked": lambda: asked.poll(0)}
+    with Poll("epoll") as epoll, Poll("iocp") as few, Poll("iocp") as many:
+        polls: dict[str, Poll[socket.socket]] = {"epoll": epoll, "few": few, "many": many}
+        for sock in (sock for pair in crowd for sock in pair):
+            many.register(sock, sock)
+            asked.register(sock, select.POLLIN)
+        for name, poll in polls.items():
+            for source, _ in ready:
+                poll.register(source, source)
+
+            def by_polling(poll: Poll[socket.socket] = poll) -> None:
+                for event in poll.poll():
+                    _ = event.token, event.readable
+
+            bursts[name] = by_polling
+        best = fastest(bursts, rounds * 3)
+    close(ready)
+    close(crowd)
+    show("dispatch, 128 ready: emulated completion port / epoll", best["few"] / best["epoll"], "6.00")
+    show("what 2,000 idle add to it / poll(2) of them", (best["many"] - best["few"]) / best["asked"], "1.50")
+
+
 def imports(rounds: int) -> None:
     """Milliseconds of CPU that ``import polling`` and the first ``Poll()`` take."""
     # The site module is left out, since what other packages hang into it is not ours; hence the path.
@@ -230,6 +260,7 @@ def main() -> None:
     changes(rounds)
     rearming(rounds)
     idle(rounds)
+    emulated(rounds)
     imports(max(10, rounds // 15))
 
 
