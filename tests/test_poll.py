@@ -13,7 +13,7 @@ from multiprocessing.connection import Client, Listener
 import pytest
 
 from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, available_backends
-from polling.net import TcpListener, TcpStream, pipe
+from polling.net import TcpListener, TcpStream, UdpSocket
 from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
@@ -178,8 +178,7 @@ def test_a_poll_dropped_unclosed_lets_go_even_if_the_warning_is_an_error(
 ) -> None:
     unraisable: list[object] = []
     monkeypatch.setattr(sys, "unraisablehook", lambda args: unraisable.append(args.exc_type))
-    reader, writer = pipe()
-    with reader, writer:
+    with UdpSocket.open(("127.0.0.1", 0)) as reader:
         dropped = Poll[object](type(poll.backend))
         dropped.register(reader, "reader", mode=Mode.EDGE)
         del dropped
