@@ -107,13 +107,25 @@ class RuleFailure(AssertionError):
         expectation: What the test expected.
         observation: What it saw instead.
         unasked: Whether that is an event more than was expected, which may be a spurious one.
+        seed: What a test that draws at random begins with to draw the same again.
+        script: A program that shows the failure, where the test has one to give.
     """
 
-    def __init__(self, message: str, expectation: str, observation: str) -> None:
+    def __init__(
+        self,
+        message: str,
+        expectation: str,
+        observation: str,
+        *,
+        seed: str | None = None,
+        script: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.expectation = expectation
         self.observation = observation
         self.unasked = False
+        self.seed = seed
+        self.script = script
 
 
 class UnexpectedPass(Exception):
@@ -126,8 +138,19 @@ def rule_of(test_name: str) -> str | None:
     return f"{found[1]}-{found[2]}" if found else None
 
 
-def explain(test_name: str, backend: str, expectation: str, observation: str) -> RuleFailure:
-    """Write the failure of a test: rule, expectation, observation, and what the catalogue says of the rule."""
+def explain(
+    test_name: str,
+    backend: str,
+    expectation: str,
+    observation: str,
+    *,
+    seed: str | None = None,
+    script: str | None = None,
+) -> RuleFailure:
+    """Write the failure of a test: rule, expectation, observation, and what the catalogue says of the rule.
+
+    For *seed* and *script* see ``RuleFailure``.
+    """
     rule = rule_of(test_name)
     lines = [f"{rule or test_name} does not hold on {backend}"]
     try:
@@ -141,7 +164,11 @@ def explain(test_name: str, backend: str, expectation: str, observation: str) ->
     if known is not None:
         lines.append(f"intent:   {known.intent}")
         lines += [f"check:    {step}" for step in known.checklist]
-    return RuleFailure("\n".join(lines), expectation, observation)
+    if seed is not None:
+        lines.append(f"seed:     {seed}")
+    if script is not None:
+        lines += ["script:", "", script]
+    return RuleFailure("\n".join(lines), expectation, observation, seed=seed, script=script)
 
 
 def blame(raised: pytest.ExceptionInfo[BaseException]) -> tuple[str, str]:
@@ -677,9 +704,11 @@ class Harness:
 
     # -- expectations --------------------------------------------------------------------------
 
-    def failure(self, expectation: str, observation: str) -> RuleFailure:
-        """Make the failure of the running test."""
-        return explain(self._test_name, self.backend_name, expectation, observation)
+    def failure(
+        self, expectation: str, observation: str, *, seed: str | None = None, script: str | None = None
+    ) -> RuleFailure:
+        """Make the failure of the running test. For *seed* and *script* see ``RuleFailure``."""
+        return explain(self._test_name, self.backend_name, expectation, observation, seed=seed, script=script)
 
     def _unasked(self, expectation: str, observation: str) -> RuleFailure:
         failure = self.failure(expectation, observation)
