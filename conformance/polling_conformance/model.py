@@ -6,8 +6,9 @@ each registration it then has one of four answers (``Verdict``), and it judges w
 
 Where the contract leaves an outcome open, so does the model. It never asks for what a right backend need not give:
 
-  * Readiness comes in three degrees (``Truth``). A socket that has taken something and is not full may or may not be
-    called writable (INT-11); neither is held against anybody.
+  * Readiness comes in four degrees (``Truth``). A socket that has taken something and is not full may or may not be
+    called writable (INT-11); neither is held against anybody. Whether an error has come back is for the operating
+    system to tell.
   * An edge is *armed* by registering and by I/O that would block, and is used up by a report. What is armed and
     holds must be reported; new data on top of old may be (EDG-06).
   * A report without any cause may happen now and then (SPU-01), so by itself it proves nothing. The same one
@@ -23,12 +24,21 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from polling import Event, Interest, Mode
+from polling import Capability, Event, Interest, Mode
 from polling_conformance.script import Outcome
 
 __all__ = ["BITS", "Broken", "File", "Model", "Registration", "Truth", "Verdict"]
 
-BITS: Final[Mapping[str, Interest]] = {"readable": Interest.READABLE, "writable": Interest.WRITABLE}
+BITS: Final[Mapping[str, Interest]] = {
+    "readable": Interest.READABLE,
+    "writable": Interest.WRITABLE,
+    "priority": Interest.PRIORITY,
+}
+HINTS: Final[Mapping[str, Capability]] = {
+    "read_closed": Capability.READ_CLOSED,
+    "write_closed": Capability.WRITE_CLOSED,
+    "error": Capability.ERROR,
+}
 ONE_EVENT: Final = (Mode.ONESHOT, Mode.EDGE_ONESHOT)
 CERTAIN_ROOM: Final = 16
 """So many small writes, of ``SMALL`` bytes at most, fit into any buffer that was empty before."""
@@ -39,7 +49,8 @@ class Truth(Enum):
     """Whether a condition holds."""
 
     NO = auto()
-    MAYBE = auto()
+    OPEN = auto()  # it may be called either
+    UNSURE = auto()  # the operating system knows
     YES = auto()
 
 
@@ -68,7 +79,7 @@ class File:
 
     kind: str
     names: set[str]
-    unread: int = 0  # bytes, or datagrams
+    unread: int = 0  # bytes, or datagrams, or connections to accept
     written: int = 0  # how many writes since the peer had read everything
     full: bool = False  # a write would have blocked, and the peer has read nothing since
     ended: bool = False  # the peer sends no more
@@ -76,6 +87,7 @@ class File:
     was_reset: bool = False
     failed: bool = False  # a call has raised the error, which is gone with that
     shut: bool = False  # sends no more, by its own choice
+    urged: bool = False  # there was an urgent byte, and it may be there still
     doubtful: bool = False  # an error is on its way, or not: after writing to a peer that has left
     peer: File = field(init=False)
 
@@ -91,31 +103,48 @@ class File:
     def is_tcp(self) -> bool:
         return "tcp" in self.kind
 
+    @property
+    def is_duplex(self) -> bool:
+        return not (self.is_pipe or self.is_datagram or self.is_listener)
+
+    @property
+    def is_listener(self) -> bool:
+        return "listener" in self.kind
+
     def condition(self, bit: str) -> Truth:
         """Tell whether a call in this direction would return at once, with data, room, an end or an error."""
-        return self._readable() if bit == "readable" else self._writable()
+        return {"readable": self._readable, "writable": self._writable, "priority": self._urgent}[bit]()
 
     def _readable(self) -> Truth:
         if self.unread or self.ended or self.was_reset:
             return Truth.YES
-        if self.doubtful or (self.is_pipe and self.left):  # a pipe's writer has nothing to read, but a hangup
-            return Truth.MAYBE
-        return Truth.NO
+        if self.doubtful:
+            return Truth.UNSURE
+        return Truth.OPEN if self.is_pipe and self.left else Truth.NO  # a pipe's writer may call a hangup readable
 
     def _writable(self) -> Truth:
         if self.was_reset:
-            return Truth.MAYBE if self.failed else Truth.YES
-        if self.doubtful or self.shut:
-            return Truth.MAYBE
-        if self.is_pipe and not self.left and "reader" in self.kind:
+            return Truth.OPEN if self.failed else Truth.YES
+        if self.shut:
+            return Truth.OPEN
+        if self.doubtful:
+            return Truth.UNSURE
+        if self.is_listener or (self.is_pipe and not self.left and "reader" in self.kind):
             return Truth.NO
         if self.left and not self.is_tcp and not self.is_datagram:
-            return Truth.MAYBE if "reader" in self.kind else Truth.YES
+            return Truth.OPEN if "reader" in self.kind else Truth.YES
         if self.full:
             return Truth.NO
         if self.is_datagram or not self.written:
             return Truth.YES
-        return Truth.YES if self.written <= CERTAIN_ROOM and self.peer.unread <= CERTAIN_ROOM * SMALL else Truth.MAYBE
+        return Truth.YES if self.written <= CERTAIN_ROOM and self.peer.unread <= CERTAIN_ROOM * SMALL else Truth.OPEN
+
+    def _urgent(self) -> Truth:
+        if self.was_reset:
+            return Truth.OPEN if self.failed else Truth.YES
+        if self.urged or self.doubtful:
+            return Truth.UNSURE
+        return Truth.OPEN if self.ended or self.left or self.shut else Truth.NO
 
     def false_hints(self) -> set[str]:
         """Name the hints that would not be true: EVT-04, EVT-06, EVT-14."""
@@ -126,6 +155,16 @@ class File:
             hints.add("write_closed")
         if not (self.was_reset or self.doubtful or (self.left and not self.is_datagram)):
             hints.add("error")
+        return hints
+
+    def due_hints(self, interest: Interest) -> set[str]:
+        """Name the hints that a backend which has them must give: EVT-04, EVT-06."""
+        hints = set()
+        if self.is_duplex and not self.doubtful and not (self.is_tcp and self.unread):  # TCP may be on its way still
+            if self.ended and Interest.READABLE in interest:
+                hints.add("read_closed")
+            if self.was_reset and not self.failed and Interest.READ_WRITE in interest:
+                hints.add("write_closed")
         return hints
 
 
@@ -139,6 +178,7 @@ class Registration:
     interest: Interest
     mode: Mode
     armed: set[str] = field(init=False)
+    reticent: bool = False  # whether its last event lacked a hint that was due
     is_ghost: bool = False  # it is closed, but a duplicate keeps it in the kernel, for a while or for good (REG-13)
 
     def __post_init__(self) -> None:
@@ -178,8 +218,9 @@ class Registration:
 class Model:
     """One poll, a waker, and the sources. Each name is that of a descriptor."""
 
-    def __init__(self, *, native_edge: bool) -> None:
-        self.native_edge = native_edge
+    def __init__(self, capabilities: Capability) -> None:
+        self.capabilities = capabilities
+        self.native_edge = Capability.NATIVE_EDGE in capabilities
         self.files: dict[str, File] = {}
         self.numbers: dict[str, int] = {}
         self.registrations: dict[str, Registration] = {}
@@ -197,15 +238,23 @@ class Model:
         self.files |= {near: one, far: other}
         self.numbers |= dict(zip((near, far), numbers, strict=True))
 
+    def listening(self, kind: str, name: str, number: int) -> None:
+        file = File(kind, {name})
+        file.peer = File("nobody", set())
+        self.files[name] = file
+        self.numbers[name] = number
+
     def duplicated(self, name: str, duplicate: str, number: int) -> None:
         file = self.files[name]
         file.names.add(duplicate)
         self.files[duplicate] = file
         self.numbers[duplicate] = number
 
-    def can_watch(self, name: str, mode: Mode) -> bool:
-        """Tell whether *mode* is to be had for this source: REG-26, EDG-17."""
-        reports = self.files[name].kind.startswith("net-") and not name.startswith("dup")
+    def can_watch(self, name: str, interest: Interest, mode: Mode) -> bool:
+        """Tell whether this is to be had for this source: REG-26, EDG-17, INT-08."""
+        if Interest.PRIORITY in interest and Capability.PRIORITY not in self.capabilities:
+            return False
+        reports = self.files[name].kind.startswith(("net-", "io-")) and not name.startswith("dup")
         return mode is not Mode.EDGE or self.native_edge or reports
 
     def registered(self, name: str, token: str, interest: Interest, mode: Mode) -> None:
@@ -250,7 +299,7 @@ class Model:
         peer.left = True
         if not file.is_datagram:
             peer.ended = peer.ended or not (file.is_pipe and "reader" in file.kind)
-            peer.doubtful |= file.is_tcp and file.unread > 0  # TCP resets then
+            peer.doubtful |= file.is_tcp and (file.unread > 0 or file.urged)  # TCP resets then
 
     def reset(self, name: str) -> None:
         peer = self.files[name].peer
@@ -261,6 +310,9 @@ class Model:
         file = self.files[name]
         file.shut = True
         file.peer.ended = True
+
+    def knocked(self, name: str) -> None:
+        self.files[name].unread += 1
 
     def written(self, name: str, outcome: Outcome) -> None:
         file = self.files[name]
@@ -274,10 +326,17 @@ class Model:
         if outcome.ending == "would block":
             file.full = True
 
+    def urged(self, name: str, outcome: Outcome) -> None:
+        file = self.files[name]
+        self._tell(name, "writable", outcome)
+        if outcome.amount:
+            file.written += 1
+            file.peer.urged = True
+
     def read(self, name: str, outcome: Outcome, *, drained: bool = False) -> None:
         file = self.files[name]
         self._tell(name, "readable", outcome)
-        if file.is_datagram:
+        if file.is_datagram or file.is_listener:
             file.unread = 0 if drained else max(0, file.unread - (outcome.amount > 0))
         else:
             file.unread = max(0, file.unread - outcome.amount)
@@ -310,22 +369,39 @@ class Model:
             owed["waker"] = {"readable"}
         return {token: bits for token, bits in owed.items() if bits}
 
+    def unsure(self) -> dict[str, set[str]]:
+        """Give the bits, by token, that must be reported if the operating system says that they hold."""
+        unsure = {}
+        for each in self.registrations.values():
+            unsure[each.token] = {
+                bit for bit in BITS if each.verdict(bit) is Verdict.MAY and each.file.condition(bit) is Truth.UNSURE
+            }
+        return {token: bits for token, bits in unsure.items() if bits}
+
     def current(self) -> dict[str, Registration]:
         """Give all registrations that may be reported, by token."""
         return {each.token: each for each in [*self.registrations.values(), *self.ghosts.values()]}
 
-    def judge(self, batch: Sequence[Event[object]], max_events: int, *, settled: bool = True) -> set[str]:
+    def judge(
+        self,
+        batch: Sequence[Event[object]],
+        max_events: int,
+        *,
+        during: Mapping[str, Registration] | None = None,
+    ) -> set[str]:
         """Take note of what one wait returned, and name the tokens whose report nothing accounts for.
 
         Args:
             batch: The events.
             max_events: What the wait was asked for.
-            settled: Whether everything that is owed held already when the wait began.
+            during: If something was changed during the wait: what was registered when it began. The wait may have
+                been too early for what is owed since, and late enough for what is over since.
 
         Raises:
             Broken: One of the events must not be, or one that must be there is not.
         """
         current = self.current()
+        settled = during is None
         tokens = [str(event.token) for event in batch]
         sources = [token for token in tokens if token != "waker"]
         if len(sources) > max_events:
@@ -339,6 +415,8 @@ class Model:
                 self._judge_wake(event)
                 continue
             registration = current.get(token)
+            if registration is None and during is not None and token in during:
+                continue
             if registration is None:
                 raise Broken(*self._reason(token), f"{event}")
             if tokens.count(token) > 1:
@@ -364,15 +442,26 @@ class Model:
             raise Broken("ONE-01 ONE-02", f"{name} had its one event, and is silent until it is re-armed", f"{event}")
         verdicts = {registration.verdict(bit) for bit in bits}
         asked = registration.interest.name
-        if not bits or Verdict.NEVER in verdicts or event.priority:
+        if not bits or Verdict.NEVER in verdicts:
             raise Broken("INT-04 EVT-01", f"bits of {name}'s interest {asked}, one at least", f"{event}")
         if not registration.is_ghost and said & registration.file.false_hints():
             raise Broken("EVT-04 EVT-06 EVT-14 SPU-02", f"no hint that is not true of {name}", f"{event}")
+        self._judge_hints(event, registration, said & HINTS.keys())
         owed = registration.owed()
         if merged and registration.mode in ONE_EVENT and not owed <= bits:
             raise Broken("ONE-03", f"one event for all that {name} is ready for: {_spell(owed)}", f"{event}")
         registration.used_up(bits)
         return Verdict.SELDOM in verdicts
+
+    def _judge_hints(self, event: Event[object], registration: Registration, said: set[str]) -> None:
+        declared = {hint for hint, capability in HINTS.items() if capability in self.capabilities}
+        if not said <= declared:
+            raise Broken("EVT-04 EVT-06 EVT-14", f"no hints but those declared: {_spell(declared)}", f"{event}")
+        lacking = registration.file.due_hints(registration.interest) & declared - said
+        # One that says nothing may be spurious.
+        if lacking and event.readable and registration.reticent and not registration.is_ghost:
+            raise Broken("EVT-04 EVT-06", f"{_spell(lacking)} in the events of {registration.name}", f"{event}")
+        registration.reticent = bool(lacking)
 
     def _reason(self, token: str) -> tuple[str, str]:
         if token in self.over:
@@ -381,7 +470,7 @@ class Model:
 
 
 def _said(event: Event[object]) -> set[str]:
-    return {bit for bit in (*BITS, "priority", "error", "read_closed", "write_closed") if getattr(event, bit)}
+    return {bit for bit in (*BITS, *HINTS) if getattr(event, bit)}
 
 
 def _spell(bits: Collection[str]) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
-import selectors
+import select
 import socket
 import sys
 import threading
@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
-from polling import Event, Poll, net
+from polling import Event, Interest, IoSource, Poll, net
 from polling_conformance.harness import SIGNAL_WAIT, reset, until_blocked
 
 __all__ = ["NAMES", "Outcome", "Waiting", "ready", "standing_alone"]
@@ -37,7 +37,7 @@ class Outcome(NamedTuple):
 def read(end: Any, size: int) -> Outcome:
     """Read once."""
     try:
-        data = end.recv(size) if isinstance(end, socket.socket) else end.read(size)
+        data = end.recv(size) if hasattr(end, "recv") else end.read(size)
     except BlockingIOError:
         return Outcome(0, "would block")
     except OSError as error:
@@ -50,12 +50,22 @@ def read(end: Any, size: int) -> Outcome:
 def write(end: Any, size: int) -> Outcome:
     """Write *size* bytes, once."""
     try:
-        sent = end.send(bytes(size)) if isinstance(end, socket.socket) else end.write(bytes(size))
+        sent = end.send(bytes(size)) if hasattr(end, "send") else end.write(bytes(size))
     except BlockingIOError:
         return Outcome(0, "would block")
     except OSError as error:
         return Outcome(0, type(error).__name__)
     return Outcome(0, "would block") if sent is None else Outcome(sent, "")
+
+
+def urge(end: Any) -> Outcome:
+    """Send an urgent byte."""
+    try:
+        return Outcome(end.send(b"!", socket.MSG_OOB), "")
+    except BlockingIOError:
+        return Outcome(0, "would block")
+    except OSError as error:
+        return Outcome(0, type(error).__name__)
 
 
 def drain(end: Any) -> Outcome:
@@ -80,12 +90,41 @@ def fill(end: Any) -> Outcome:
             return Outcome(total, ending)
 
 
+def knock(listener: socket.socket) -> Outcome:
+    """Make a connection for *listener* to accept."""
+    socket.create_connection(listener.getsockname()).close()
+    return Outcome(1, "")
+
+
+def accept(listener: socket.socket) -> Outcome:
+    """Accept one connection."""
+    try:
+        accepted, _ = listener.accept()
+    except BlockingIOError:
+        return Outcome(0, "would block")
+    accepted.close()
+    return Outcome(1, "")
+
+
+def accept_all(listener: socket.socket) -> Outcome:
+    """Accept until it would block."""
+    total = 0
+    while True:
+        amount, ending = accept(listener)
+        total += amount
+        if ending:
+            return Outcome(total, ending)
+
+
 def ready(end: Any, bit: str, seconds: float) -> bool:
-    """Ask the operating system, by another way than the backend, whether *end* is "readable" or "writable"."""
-    selector = getattr(selectors, "PollSelector", selectors.SelectSelector)()
-    with selector:
-        selector.register(end, selectors.EVENT_READ if bit == "readable" else selectors.EVENT_WRITE)
-        return bool(selector.select(seconds))
+    """Ask the operating system, by another way than the backend, whether *end* is what *bit* says."""
+    if sys.platform == "win32":
+        read, written, urgent = ([end] if bit == which else [] for which in ("readable", "writable", "priority"))
+        return any(select.select(read, written, urgent, seconds))
+    flags = {"readable": select.POLLIN, "writable": select.POLLOUT, "priority": select.POLLPRI}
+    poll = select.poll()
+    poll.register(end, flags[bit])
+    return bool(poll.poll(seconds * 1000))
 
 
 def attempt(call: Callable[..., object], *args: object) -> str:
@@ -160,6 +199,46 @@ def net_udp() -> tuple[net.UdpSocket, net.UdpSocket]:
     return net.UdpSocket.adopt(near), net.UdpSocket.adopt(far)
 
 
+class Wrapped(IoSource):
+    """A socket that was wrapped to say when it would block."""
+
+    __slots__ = ("_socket",)
+
+    def __init__(self, wrapped: socket.socket) -> None:
+        super().__init__(wrapped)
+        self._socket = wrapped
+
+    def recv(self, size: int) -> bytes:
+        return self.do_io(Interest.READABLE, self._socket.recv, size)
+
+    def send(self, data: bytes) -> int:
+        return self.do_io(Interest.WRITABLE, self._socket.send, data)
+
+    def shutdown(self, how: int) -> None:
+        self._socket.shutdown(how)
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def io_unix() -> tuple[Wrapped, Wrapped]:
+    """Two connected Unix sockets in ``IoSource``."""
+    near, far = unix()
+    return Wrapped(near), Wrapped(far)
+
+
+def listener() -> socket.socket:
+    """A TCP socket that listens."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    listener.setblocking(False)
+    return listener
+
+
+def net_listener() -> net.TcpListener:
+    """The same, of ``polling.net``."""
+    return net.TcpListener.open(("127.0.0.1", 0))
+
+
 def duplicate(end: Any) -> socket.socket:
     """Open another descriptor of the same socket, without the library's hooks."""
     return socket.fromfd(end.fileno(), end.family, end.type)
@@ -178,7 +257,7 @@ class Waiting:
 
     def _run(self) -> None:
         try:
-            self._result = self._poll.poll(2 * SIGNAL_WAIT)
+            self._result = self._poll.poll(SIGNAL_WAIT)
         except Exception as error:  # raised where the result is asked for
             self._result = error
 
@@ -189,15 +268,16 @@ class Waiting:
 
     def result(self) -> list[Event[Any]]:
         """Join the thread and give what the wait returned, or raise what it raised."""
-        self._thread.join(3 * SIGNAL_WAIT)
+        self._thread.join(2 * SIGNAL_WAIT)
         if isinstance(self._result, Exception):
             raise self._result
         return self._result
 
 
 _DEFINED: Final = (
-    *(Outcome, read, write, drain, fill, ready, attempt, reset, until_blocked, Waiting),
-    *(tcp, net_tcp, unix, net_unix, pipe, net_pipe, udp, net_udp, duplicate),
+    *(Outcome, read, write, urge, drain, fill, knock, accept, accept_all, ready, attempt, reset, until_blocked),
+    *(Waiting, Wrapped),
+    *(tcp, net_tcp, unix, net_unix, io_unix, pipe, net_pipe, udp, net_udp, listener, net_listener, duplicate),
 )
 
 NAMES: Final[dict[str, Any]] = {thing.__name__: thing for thing in _DEFINED}
@@ -205,10 +285,10 @@ NAMES: Final[dict[str, Any]] = {thing.__name__: thing for thing in _DEFINED}
 
 _HEAD: Final = """\
 from __future__ import annotations
-import os, selectors, socket, struct, sys, threading, time
+import os, select, socket, struct, sys, threading, time
 from contextlib import suppress
 from typing import Any, NamedTuple
-from polling import Interest, Mode, Poll, Waker, net
+from polling import Interest, IoSource, Mode, Poll, Waker, net
 """
 
 
