@@ -25,7 +25,10 @@ from polling_conformance.worker import SMOKE, Failure, row_of
 
 __all__ = ["Matrix", "Report", "listing"]
 
-_ABOUT = {SMOKE: "The backend can be made, sees a readable source, is woken, and is closed."}
+_ABOUT = {
+    SMOKE: "The backend can be made, sees a readable source, is woken, and is closed.",
+    "machine": "Whatever steps are taken in whatever order, what the waits say is what the contract allows.",
+}
 """What the rows that are no rules are about."""
 
 

@@ -33,8 +33,9 @@ __all__ = ["Conclusion", "State", "Verdict", "check", "judge"]
 _START: Final = 60.0
 """Seconds in which a worker must be ready, and must have collected: imports on a busy machine."""
 
-_SHARES: Final = 2
-"""Processes among which a backend's rules are dealt out: most of a rule's time is spent watching that nothing comes."""
+_SHARES: Final = 3
+"""Processes among which a backend's rows are dealt out. The last has what is no rule, and searches; the rules have the
+others, since most of their time is spent watching that nothing comes."""
 
 _LOG: Final = 8000
 """Characters of a dead worker's last words that are kept."""
@@ -313,7 +314,7 @@ class _Run:
                 except Refusal as refusal:
                     self._fail(SMOKE, "", "a poll can be made once more, in another process", str(refusal))
                     break
-            lost = await self._follow(tested, judge_until)
+            lost = await self._follow(tested, known, judge_until)
             if lost is None:
                 break
             (row, test), observation = lost
@@ -322,12 +323,15 @@ class _Run:
         if SMOKE in self._failed() and SMOKE not in rows:
             judge_row(SMOKE)
 
-    async def _follow(self, rows: Sequence[str], begins: Callable[[str], None]) -> tuple[tuple[str, str], str] | None:
+    async def _follow(
+        self, rows: Sequence[str], known: Mapping[str, str], begins: Callable[[str], None]
+    ) -> tuple[tuple[str, str], str] | None:
         """Have the worker run what is not done yet; give the test that it was lost in, and how."""
         running: tuple[str, str] | None = None
         self._ready = False
         done = [outcome.test for outcome in self._outcomes]
-        await self._worker.send({"rows": rows, "done": done, "failed": sorted(self._failed())})
+        failed = sorted(self._failed())
+        await self._worker.send({"rows": rows, "done": done, "failed": failed, "known": list(known)})
         try:
             while True:
                 kind, content = await self._worker.receive(4 * SIGNAL_WAIT if running else _START)
@@ -392,6 +396,7 @@ async def check(
         "POLLING_THOROUGH": str(int(thorough)),
     }
     with TemporaryDirectory(prefix="polling-conformance-", ignore_cleanup_errors=True) as folder:
+        environment["HYPOTHESIS_STORAGE_DIRECTORY"] = folder  # it keeps notes, by default where the user is
         runs, *shares = (
             [_Run(target, Path(folder, f"{part}-{number}"), environment) for number, target in enumerate(targets)]
             for part in ("smoke", *range(_SHARES))
@@ -437,10 +442,13 @@ async def _conclude(
     smoke, *shares = runs
     await smoke.test([SMOKE], known, conclude)
     rest = [row for row in rows if row != SMOKE]
+    rules, others = [row for row in rest if row in RULES], [row for row in rest if row not in RULES]
+    deals = len(shares) - 1
+    dealt = [*(rules[number::deals] for number in range(deals)), others]
     if into.verdicts[SMOKE].state is State.PASS:
         async with asyncio.TaskGroup() as group:
-            for number, share in enumerate(shares):
-                group.create_task(share.test(rest[number :: len(shares)], known, conclude))
+            for share, part in zip(shares, dealt, strict=True):
+                group.create_task(share.test(part, known, conclude))
     else:
         for row in rest:
             conclude(judge(row, [], 0, known.get(row), smoke_failed=True))

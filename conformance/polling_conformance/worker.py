@@ -22,7 +22,7 @@ import os
 import sys
 import traceback
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -113,14 +113,19 @@ def tested_rows(suite: type) -> list[str]:
 # -- what is tested --------------------------------------------------------------------------------------
 
 
-def open_target(target: str) -> tuple[type[BackendConformance], Description]:
+def open_target(target: str, known: Collection[str] = ()) -> tuple[type[BackendConformance], Description]:
     """Make the test class for what the user named, and see that its backend can be made.
+
+    Args:
+        target: A registered name, or ``module:Class``.
+        known: The rules that it is known to break.
 
     Raises:
         Refusal: The user's argument is to blame.
     """
     module_name, colon, name = target.partition(":")
-    attributes: dict[str, object] = {"known_failures": {}}  # the parent judges by them: a rule, not a test, is known
+    # The parent judges by what is known. Only the machines must be told, which find whatever there is.
+    attributes: dict[str, object] = {"known_failures": {}, "forgiven": frozenset(known)}
     base = BackendConformance
     if not colon:
         attributes["backend"] = target
@@ -239,13 +244,13 @@ class _Reporter:
 
 def _failure(item: pytest.Item, raised: pytest.ExceptionInfo[BaseException], report: pytest.TestReport) -> Failure:
     error = raised.value
+    seed = script = None
     if isinstance(error, RuleFailure):
-        expectation, observation = error.expectation, error.observation
+        expectation, observation, seed, script = error.expectation, error.observation, error.seed, error.script
     else:
         expectation, observation = blame(raised)  # of a fixture: what a test raises, the harness has explained
-    said = {name: str(value) for name, value in item.user_properties}
     details = "\n".join([report.longreprtext, *(f"-- {title} --\n{text}" for title, text in report.sections)])
-    return Failure(item.name, expectation, observation, said.get("seed"), said.get("script"), details)
+    return Failure(item.name, expectation, observation, seed, script, details)
 
 
 def main(target: str, folder: str) -> None:
@@ -270,7 +275,8 @@ def main(target: str, folder: str) -> None:
     (place / "pytest.ini").write_text(_INI, encoding="utf-8")
     module = place / "test_backend.py"
     module.write_text(
-        f"from polling_conformance.worker import open_target\nTestBackend, _ = open_target({target!r})\n",
+        "from polling_conformance.worker import open_target\n"
+        f"TestBackend, _ = open_target({target!r}, {job['known']!r})\n",
         encoding="utf-8",
     )
     options = ["-c", str(place / "pytest.ini"), "--rootdir", folder, "--basetemp", str(place / "tmp"), "--noconftest"]

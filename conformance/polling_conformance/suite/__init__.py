@@ -9,6 +9,7 @@ from polling_conformance.suite.edge import EdgeRules
 from polling_conformance.suite.events import EventRules
 from polling_conformance.suite.interest import InterestRules
 from polling_conformance.suite.level import LevelRules
+from polling_conformance.suite.machine import Machines
 from polling_conformance.suite.oneshot import OneshotRules
 from polling_conformance.suite.ownership import OwnershipRules
 from polling_conformance.suite.registration import RegistrationRules
@@ -38,8 +39,11 @@ class BackendConformance(
     ClosingRules,
     SourceRules,
     ThreadRules,
+    Machines,
 ):
-    """Every rule a backend must keep. Subclass it under a name that pytest collects, and set ``backend``.
+    """Every rule a backend must keep, and the machines that look for what no rule's test thought of.
+
+    Subclass it under a name that pytest collects, and set ``backend``.
 
     Rules that the backend is known to break go into ``known_failures``, each with a reason. They must then
     fail, by one of their tests at least: when none fails, the run fails until the entry is removed.
