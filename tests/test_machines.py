@@ -289,14 +289,25 @@ def test_what_the_other_backend_breaks_is_not_held_against_the_one_under_test(
 
 
 def test_a_call_that_the_alarm_ends_is_a_finding_and_not_made_again() -> None:
+    waits = 0
+
     class Hanging(Poll[object]):
         def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
+            nonlocal waits
+            waits += 1
             raise RuleFailure("the message", "the test ends", "it hangs: stopped after 30 s")
 
-    backend = next(iter(available_backends()))
+    def begin() -> Course:
+        backend = next(iter(available_backends()))
+        return Course([(backend, Hanging(backend))])
+
     with pytest.raises(Finding, match="it hangs") as finding:
-        follow(Course([(backend, Hanging(backend))]), [Step("wait", (1024, 0))])
+        follow(begin(), [Step("wait", (1024, 0))])
     assert finding.value.is_hang
+    steps = [Step("wait", (1024, 0))] * 4
+    other = Finding(["LVL-01"], "one thing", "another", "the(script)", steps)
+    assert shortened(other, begin, float("inf")) is other
+    assert waits == 2
 
 
 @on_linux
@@ -399,43 +410,48 @@ def test_no_profile_of_the_authors_breaks_or_silences_them(
     )
 
 
+def command(target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "polling_conformance", target, "--rules", "machine", *arguments],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])},
+        capture_output=True,
+        text=True,
+        timeout=170,
+        check=False,
+    )
+
+
 @on_linux
 def test_the_command_tells_seed_and_script_and_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     target = "mutants.oneshots:OneshotFiresAgain"
-
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "polling_conformance", target, "--rules", "machine", *arguments],
-            env=os.environ | {"PYTHONPATH": path},
-            capture_output=True,
-            text=True,
-            timeout=110,
-            check=False,
-        )
-
-    wrong = run()
-    assert wrong.returncode == 1, wrong.stdout + wrong.stderr
-    assert re.search(r"\n    test: +test_machine_keeps_the_contract\[seed-\d\]\n", wrong.stdout)
-    assert re.search(r"\n    seed: +\d\n    script: +from __future__ import annotations\n", wrong.stdout)
-    assert f"polling-conformance {target} --rules machine" in wrong.stdout
+    done = command(target)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert re.search(r"\n    test: +test_machine_keeps_the_contract\[seed-\d\]\n", done.stdout)
+    assert re.search(r"\n    seed: +\d\n    script: +from __future__ import annotations\n", done.stdout)
+    assert f"polling-conformance {target} --rules machine" in done.stdout
     assert not [*tmp_path.iterdir()]
-    (tmp_path / "known.toml").write_text('ONE-01 = "fires again"')
-    known = run("--known", "known.toml")
-    assert known.returncode == 0, known.stdout + known.stderr
+
+
+@on_linux
+@pytest.mark.slow
+def test_the_command_forgives_what_is_known(tmp_path: Path) -> None:
+    known = tmp_path / "known.toml"
+    known.write_text('ONE-01 = "fires again"')
+    done = command("mutants.oneshots:OneshotFiresAgain", "--known", str(known))
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 # -- whom they find -------------------------------------------------------------------------------------------
 
 
 def search(backend: type[Backend]) -> RuleFailure | None:
-    """Run the machine on the default seeds; give what it finds."""
+    """Run the machine until it finds something, and give that. A busy machine tries less from each seed."""
     machines = type("Found", (Machines,), {"backend": backend})()
     machines._test_name = "test_machine"
-    for begin in machine.SEEDS:
+    for begin in range(1, 5 * len(machine.SEEDS)):
         try:
             machines.run_machine(begin, [backend])
         except RuleFailure as failure:

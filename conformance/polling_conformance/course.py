@@ -18,14 +18,14 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import groupby
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from polling import Backend, Capability, Event, Interest, Mode, Poll, Waker
 from polling_conformance.harness import SIGNAL_WAIT, SILENCE, RuleFailure
 from polling_conformance.model import BITS, Broken, Model, Registration
 from polling_conformance.script import NAMES, Outcome, ready, standing_alone
 
-__all__ = ["Course", "Finding", "Step", "Wish"]
+__all__ = ["PATIENCE", "POOLS", "Course", "Finding", "NoFault", "Step", "Wish"]
 
 PATIENCE: Final = 0.5 * SIGNAL_WAIT
 """Seconds to wait for what must be reported."""
@@ -33,7 +33,7 @@ PATIENCE: Final = 0.5 * SIGNAL_WAIT
 IN_A_ROW: Final = 5
 """An event without a cause may be spurious (SPU-01). In so many waits running, on sources at rest, it is not."""
 
-Wish = tuple[Interest, Mode]
+Wish: TypeAlias = tuple[Interest, Mode]
 """What to register for."""
 
 
@@ -45,7 +45,15 @@ class Step(NamedTuple):
 
 
 class Finding(Exception):
-    """A step after which the poll under test broke the contract."""
+    """A step after which the poll under test broke the contract.
+
+    Attributes:
+        rules: Those that it broke; none if a call did not return.
+        expectation: What was expected.
+        observation: What was seen instead.
+        script: A program that does it again.
+        steps: The course so far, with that step at its end.
+    """
 
     def __init__(self, rules: Collection[str], expectation: str, observation: str, script: str, steps: list[Step]):
         super().__init__(expectation, observation)
@@ -585,7 +593,7 @@ class Course:
                 world.rest()
 
     def during_a_wait(self, method: str, arguments: tuple[Any, ...]) -> None:
-        """Take a step while another thread waits."""
+        """Take a step while another thread waits, which must see what has changed: REG-18."""
         # A ghost's last event may come before the registration that ends it, so there is none of them then.
         with nullcontext() if method == "register" and self.model.ghosts else self._waiting():
             getattr(self, method)(*arguments)
