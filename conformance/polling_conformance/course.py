@@ -489,6 +489,9 @@ class Course:
         for world in self.everywhere():
             world.model.read(name, world.io(line), drained=True)
 
+    def peers(self, name: str) -> set[str]:
+        return self.model.files[name].peer.names
+
     def listeners(self) -> list[str]:
         return [name for name, file in self.model.files.items() if file.is_listener]
 
@@ -619,7 +622,7 @@ class Course:
                     world.wake()
             batches = [world.join() for world in self.worlds]
         for world, batch, then in zip(self.everywhere(), batches, before, strict=True):
-            owed = ", ".join(world.model.owed())
+            owed = ", ".join(token for token in world.model.owed() if token != "waker")
             world.model.judge(batch, 1024, during=then)
             if world in blind:
                 world.look(1024, self.patience)  # unless a wait that begins now is as blind

@@ -176,6 +176,24 @@ class Machine(RuleBasedStateMachine):
     def fill(self, index: int) -> None:
         self.take("fill", self.pick("fill", index))
 
+    @precondition(lambda self: self.course.readers())
+    @rule(index=index, size=sizes)
+    def refill(self, index: int, size: int) -> None:
+        """Drain and write anew between two waits, which a backend that samples does not see (EDG-05)."""
+        reader = self.pick("drain", index)
+        self.take("drain", reader)
+        for writer in sorted(self.course.peers(reader) & {*self.course.writers()})[:1]:
+            self.take("write", writer, size)
+
+    @precondition(lambda self: self.course.fillable())
+    @rule(index=index)
+    def make_room(self, index: int) -> None:
+        """The same the other way (EDG-07)."""
+        writer = self.pick("fill", index)
+        self.take("fill", writer)
+        for reader in sorted(self.course.peers(writer) & {*self.course.readers()})[:1]:
+            self.take("drain", reader)
+
     @precondition(lambda self: self.course.listeners())
     @rule(index=index)
     def knock(self, index: int) -> None:
@@ -195,11 +213,6 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.course.registered())
     @rule(index=index, wish=wishes)
-    def register_twice(self, index: int, wish: Wish) -> None:
-        self.take("register_twice", self.pick("register_twice", index), wish)
-
-    @precondition(lambda self: self.course.registered())
-    @rule(index=index, wish=wishes)
     def reregister(self, index: int, wish: Wish) -> None:
         self.take("reregister", self.pick("reregister", index), wish)
 
@@ -213,20 +226,17 @@ class Machine(RuleBasedStateMachine):
     def deregister(self, index: int) -> None:
         self.take("deregister", self.pick("deregister", index))
 
-    @precondition(lambda self: self.course.free())
-    @rule(index=index, method=st.sampled_from(["deregister", "rearm", "reregister"]))
-    def refuse_unknown(self, index: int, method: str) -> None:
-        self.take("refuse_unknown", self.pick("refuse_unknown", index), method)
-
-    @precondition(lambda self: self.course.shut())
-    @rule(index=index)
-    def deregister_closed(self, index: int) -> None:
-        self.take("deregister_closed", self.pick("deregister_closed", index))
-
-    @precondition(lambda self: self.course.shut())
-    @rule(index=index, method=st.sampled_from(["register", "rearm", "reregister"]))
-    def refuse_closed(self, index: int, method: str) -> None:
-        self.take("refuse_closed", self.pick("refuse_closed", index), method)
+    @rule(
+        step=st.sampled_from(["register_twice", "refuse_unknown", "refuse_closed", "deregister_closed"]),
+        method=st.sampled_from(["register", "reregister", "rearm"]),
+        index=index,
+        wish=wishes,
+    )
+    def refuse(self, step: str, method: str, index: int, wish: Wish) -> None:
+        if POOLS[step](self.course):
+            unknown = "deregister" if method == "register" else method
+            arguments = {"register_twice": (wish,), "refuse_unknown": (unknown,), "refuse_closed": (method,)}
+            self.take(step, self.pick(step, index), *arguments.get(step, ()))
 
     # -- waiting -------------------------------------------------------------------------------------------
 
