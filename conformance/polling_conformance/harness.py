@@ -69,7 +69,6 @@ __all__ = [
     "ready",
     "recv",
     "reset",
-    "restart_limit",
     "send",
     "signal_main_thread",
     "since",
@@ -505,13 +504,6 @@ def _within_limit(failure: Callable[[str, str], RuleFailure]) -> Iterator[None]:
     finally:
         _set_alarm(0)
         signal.signal(_ALARM, signal.SIG_DFL)
-
-
-def restart_limit() -> None:
-    """Give the running test its full time anew: for one that is a long row of short ones."""
-    ours = getattr(signal.getsignal(_ALARM), "__module__", None) == __name__
-    if ours and threading.current_thread() is threading.main_thread():
-        _set_alarm(3 * SIGNAL_WAIT)
 
 
 # -- the base class ------------------------------------------------------------------------------------
