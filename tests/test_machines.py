@@ -365,10 +365,6 @@ from polling_conformance.suite.machine import Machines
 class TestWrong(Machines):
     backend = OneshotFiresAgain
 
-class TestKnown(Machines):
-    backend = OneshotFiresAgain
-    known_failures = {"ONE-01": "fires again"}
-
 class TestRight(Machines):
     backend = "epoll"
     polls = 0
@@ -387,20 +383,21 @@ def test_no_profile_of_the_authors_breaks_or_silences_them(
 ) -> None:
     monkeypatch.syspath_prepend(TESTS)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *filter(None, sys.path)]))
+    monkeypatch.setenv("POLLING_TIME_SCALE", "4")  # a busy machine has time for more than one row
     pytester.makeconftest(conftest)
     result = pytester.runpytest_subprocess(
         *["-p", "no:cacheprovider", "--strict-markers", "--strict-config", "-W", "error", "--hypothesis-seed=7"],
-        *["-k", "keeps and seed-2 or rows", str(pytester.makepyfile(test_mine=AUTHORS))],
+        *["-k", "keeps and seed-1 or rows", str(pytester.makepyfile(test_mine=AUTHORS))],
         timeout=110,
     )
-    result.assert_outcomes(passed=3, failed=1)
+    result.assert_outcomes(passed=2, failed=1)
     result.stdout.fnmatch_lines(
         [
-            "*_ TestWrong.test_machine_keeps_the_contract?seed-2? _*",
-            "*RuleFailure: test_machine_keeps_the_contract?seed-2? does not hold on epoll",
+            "*_ TestWrong.test_machine_keeps_the_contract?seed-1? _*",
+            "*RuleFailure: test_machine_keeps_the_contract?seed-1? does not hold on epoll",
             "*expected: * had its one event, and is silent until it is re-armed (ONE-01, ONE-02)",
             "*observed: <Event *",
-            "*seed: *2",
+            "*seed: *1",
             "*script:",
             "*from mutants.oneshots import OneshotFiresAgain",
             "*poll = Poll(OneshotFiresAgain)",
