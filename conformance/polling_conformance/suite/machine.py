@@ -49,7 +49,7 @@ ROWS: Final = 50
 STEPS: Final = 40
 """Steps in a row, at most."""
 
-ENOUGH: Final = (0.25 if THOROUGH else 0.5) * SIGNAL_WAIT
+ENOUGH: Final = (0.2 if THOROUGH else 0.5) * SIGNAL_WAIT
 """Seconds after which no further row of a seed begins. Only a slow backend or a busy machine comes so far."""
 
 SHORTENING: Final = 0.8 * SIGNAL_WAIT
