@@ -149,8 +149,8 @@ class File:
     def false_hints(self) -> set[str]:
         """Name the hints that would not be true: EVT-04, EVT-06, EVT-14."""
         hints = set()
-        if not (self.ended or self.was_reset or self.doubtful):
-            hints.add("read_closed")
+        if not (self.ended or self.was_reset or self.doubtful or (self.is_pipe and self.left)):
+            hints.add("read_closed")  # of a pipe's writer true, if pointless, when its reader is gone
         if not (self.shut or self.was_reset or self.doubtful or (self.left and not self.is_tcp)):
             hints.add("write_closed")
         if not (self.was_reset or self.doubtful or (self.left and not self.is_datagram)):
