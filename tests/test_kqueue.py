@@ -14,6 +14,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import ExitStack, suppress
 from importlib import import_module
 from itertools import count, product
 from pathlib import Path
@@ -25,7 +26,7 @@ from polling import Backend, Event, Interest, Mode, Poll
 from polling_backends import _kqueue_kernel, kqueue
 from polling_backends._kqueue_kernel import Kernel, Kevent, SystemKernel
 from polling_backends.kqueue import ADD, CLEAR, DELETE, EOF, ONESHOT, READ, RECEIPT, WRITE, KqueueBackend
-from polling_conformance.interrupt import Interrupter, Struck, strike
+from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 if TYPE_CHECKING:
     from tests.kqueue_backends import OnFreeBSD, OnMacOS
@@ -269,6 +270,48 @@ def test_a_spent_half_costs_others_nothing(poll: Poll[object], sockets: Sockets)
         companion.send(b"x")
         poll.register(other, "other")
         assert said(poll.poll(0, 1)) == [("other", True, False)]
+
+
+@on_linux
+@pytest.mark.parametrize("limit", [1, 3, 16])
+def test_an_exception_at_any_step_of_bringing_events_together_costs_none(limit: int) -> None:
+    def scene(interrupt: Interrupter) -> None:
+        with ExitStack() as stack:
+            poll = stack.enter_context(Poll[object](OnFreeBSD))
+            tokens = ["spent", *Mode]
+            nears, fars = zip(*(socket.socketpair() for _ in tokens), strict=True)
+            for end in *nears, *fars:
+                stack.enter_context(end)
+                end.setblocking(False)
+            poll.register(nears[0], "spent", Interest.READ_WRITE, Mode.ONESHOT)
+            assert said(poll.poll(0)) == [("spent", False, True)]
+            for near, mode in zip(nears[1:], Mode, strict=True):
+                if mode in (Mode.ONESHOT, Mode.EDGE_ONESHOT):  # there is one event to be lost, and no other
+                    with suppress(BlockingIOError):
+                        while near.send(bytes(65536)):
+                            pass
+                poll.register(near, mode, Interest.READ_WRITE, mode)
+            for far in fars:
+                far.send(b"x")
+            reader, writer = os.pipe()
+            stack.callback(os.close, writer)
+            poll.register(writer, "pipe", Interest.WRITABLE)
+            os.close(reader)  # its filter goes with its next report
+            outcome = interrupt(lambda: poll.poll(0, limit), strike)
+            events = [*(outcome.returned or ())]
+            for _ in range(24 // limit + 3):
+                events += poll.poll(0, limit)
+            for mode in Mode.LEVEL, Mode.EDGE:
+                for direction in "readable", "writable":
+                    told = [event for event in events if event.token == mode and getattr(event, direction)]
+                    assert told, f"{mode!r} is never {direction}: {events} after {outcome}"
+            reported = [event.token for event in events]
+            assert reported.count(Mode.ONESHOT) == reported.count(Mode.EDGE_ONESHOT) == 1, f"{events} after {outcome}"
+            assert reported.count("pipe") >= 2, f"{events} after {outcome}"
+            assert "spent" not in reported, f"{events} after {outcome}"
+
+    with Poll[object](OnFreeBSD) as probe:
+        assert at_each_step(scene, probe) > 10
 
 
 # -- changes are made as a whole ------------------------------------------------------------------------------

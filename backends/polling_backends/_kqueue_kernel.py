@@ -65,7 +65,8 @@ class Kernel(Protocol):
             timeout: ``None`` waits without limit, 0 not at all.
 
         Raises:
-            OSError: EBADF, if somebody closed the kqueue's number.
+            OSError: EBADF: somebody closed the kqueue's number.
+            ValueError: It is closed, by ``close``.
         """
 
     def fileno(self) -> int:
