@@ -257,6 +257,13 @@ class Lifted:
             resource.setrlimit(resource.RLIMIT_NOFILE, self._before)
 
 
+def test_a_closed_port_binds_nothing(pair: Ends) -> None:
+    # Its handle may be another's by then; and a signal handler may have closed it in the midst of a call.
+    port = IocpBackend.open_port()
+    port.close({})
+    assert not port.attach(pair[0].fileno())
+
+
 # -- sockets that need a watch ---------------------------------------------------------------------------
 
 

@@ -395,8 +395,11 @@ class WindowsPort:
         self._last_watch = 1  # addresses of watches are odd, which no address of memory is, and never used again
 
     def attach(self, fd: int) -> bool:
+        handle = self._handle
+        if handle is None:  # closed by a signal handler, in the midst of a call
+            return False
         try:
-            self._system.CreateIoCompletionPort(fd, self.numbers[0], 0, 0)
+            self._system.CreateIoCompletionPort(fd, handle.number, 0, 0)
         except OSError as error:
             if error.errno != errno.EINVAL:  # error 87
                 raise

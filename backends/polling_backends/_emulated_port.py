@@ -170,6 +170,8 @@ class EmulatedPort:
     # -- operations ------------------------------------------------------------------------------------
 
     def attach(self, fd: int) -> bool:
+        if self._bell is None:  # closed by a signal handler, in the midst of a call
+            return False
         status = os.fstat(fd)
         identity = (status.st_dev, status.st_ino) if status.st_ino else fd  # macOS gives sockets no inode
         if identity in _BOUND:

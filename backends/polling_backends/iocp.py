@@ -84,7 +84,7 @@ WAKE: Final = 1
 SLICE_MS: Final = 250
 """How long the main thread waits at a time, in milliseconds, where waits cannot be interrupted."""
 
-READINESS: Final = tuple(Readiness(readable=bool(bits & READ), writable=bool(bits & WRITE)) for bits in range(8))
+READINESS: Final = tuple(Readiness(readable=bool(bits & READ), writable=bool(bits & WRITE)) for bits in range(4))
 """By bits."""
 
 _open_port: Callable[[], CompletionPort]
