@@ -339,6 +339,37 @@ def test_a_datagram_that_comes_just_before_the_receive_is_reported() -> None:
                 poll.rearm(near)
 
 
+def test_receives_that_end_for_nothing_do_not_make_the_wait_spin(pair: Ends) -> None:
+    if WINDOWS:
+        pytest.skip("this needs a port that can be told to; INT-09 shows it under Wine")
+    begun: list[int] = []
+
+    class Hasty(EmulatedPort):
+        """Ends each receive at once."""
+
+        def start(self, operation: Operation) -> bool:
+            started = super().start(operation)
+            request = self._requests.get((operation.fd, READ))
+            if request is not None and request.receives:
+                begun.append(operation.fd)
+                self._end(request, 0)
+            return started
+
+    class OnIt(IocpBackend):
+        open_port = Hasty
+
+    near, far = pair
+    with Poll(OnIt) as poll:
+        poll.register(near, "near")
+        for _ in range(3):
+            begun.clear()
+            assert poll.poll(0.05) == []
+            assert len(begun) <= 5
+            far.send(b"x")
+            assert [event.token for event in poll.poll(10)] == ["near"]
+            near.recv(1)
+
+
 # -- wakes and waits -------------------------------------------------------------------------------------
 
 

@@ -21,6 +21,8 @@ at every wait. What bridges the two:
     same twice.
   * Connected streams are waited for by receives of no bytes, datagrams by such that peek. Listeners, sockets that are
     not connected, room to write, and sockets that are bound to another port are left to watches.
+  * A receive may end though there is nothing to read: under Wine urgent data does that, for as long as it is there.
+    After a few in a row a watch takes over, until there is something; or else a peer could make the wait spin.
 
 A wake is a packet with an address that no operation has. Wakes merge: none is posted while one is known to be under
 way. What is known is counted, posts after they were made and packets as they are taken, and not flagged. So an
@@ -84,6 +86,9 @@ WAKE: Final = 1
 SLICE_MS: Final = 250
 """How long the main thread waits at a time, in milliseconds, where waits cannot be interrupted."""
 
+FUTILE: Final = 3
+"""Receives in a row that may end with nothing to read before a watch takes over."""
+
 READINESS: Final = tuple(Readiness(readable=bool(bits & READ), writable=bool(bits & WRITE)) for bits in range(4))
 """By bits."""
 
@@ -97,11 +102,12 @@ else:
 class _Socket:
     """A socket, from ``register`` to ``deregister``, and the operation outstanding for each direction."""
 
-    __slots__ = ("fd", "kind", "operations")
+    __slots__ = ("fd", "futile", "kind", "operations")
 
     def __init__(self, fd: int, kind: Kind) -> None:
         self.fd = fd
         self.kind = kind
+        self.futile = 0  # receives begun since there was something to read
         self.operations: dict[int, Operation] = {}
 
 
@@ -303,6 +309,8 @@ class IocpBackend(Backend):
                 ready = bits & armed
                 if ready != armed or not armed:
                     self._cool(watch, bits)
+                if bits & READ:
+                    watch.socket.futile = 0
                 if ready and len(batch) < max_events:
                     batch.append((fd, ready))
                     if watch.mode is not Mode.LEVEL:
@@ -337,7 +345,12 @@ class IocpBackend(Backend):
         if operation is None:
             if socket.kind is Kind.UNCONNECTED:
                 socket.kind = _describe_again(socket)
-            receives = bit == READ and socket.kind in (Kind.STREAM, Kind.DATAGRAM) and socket.fd in self._attached
+            receives = (
+                bit == READ
+                and socket.kind in (Kind.STREAM, Kind.DATAGRAM)
+                and socket.fd in self._attached
+                and socket.futile < FUTILE
+            )
             operation = self._prepare(socket, bit, receives)
         elif operation.started:
             return True
@@ -351,6 +364,7 @@ class IocpBackend(Backend):
 
     def _prepare(self, socket: _Socket, bit: int, receives: bool) -> Operation:
         if receives:
+            socket.futile += 1
             operation = self._port.receive(socket.fd, socket.kind is Kind.DATAGRAM, socket)
         else:
             operation = self._port.watch(socket.fd, bit, socket)
