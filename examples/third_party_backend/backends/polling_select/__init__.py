@@ -5,7 +5,7 @@ Some facts about ``select.select``:
   * It keeps nothing. Each call is given the whole set and looks at every member: level by nature.
   * It says "readable" and "writable", and no more. An end, a hangup and an error are readable; an error is writable;
     which of these it is cannot be told, so there are no hints. On Windows a connect that failed is neither: it
-    shows in the third set, as does urgent data; only the socket of the latter has a peer.
+    shows in the third set, as does urgent data; only the socket of the latter has, as a rule, room to send.
   * The third set is urgent data elsewhere, but a hangup does not show in it. Somebody who asks for priority alone
     has to be told of a hangup (EVT-01), and watching for readability as well would spin on plain data.
   * It fails as a whole, with EBADF (Windows: WSAENOTSOCK), if one member is closed, and does not say which.
@@ -40,7 +40,6 @@ from __future__ import annotations
 import errno
 import os
 import select
-import socket
 import stat
 import sys
 from collections import deque
@@ -107,7 +106,7 @@ class SelectBackend(Backend):
         _check(fd)
         if fd not in self._watches and len(self._watches) + 1 >= _ROOM:  # one is the bell's
             raise UnsupportedError(f"select() watches at most {_ROOM} sockets on this platform")
-        self._watches[fd] = _Watch(int(interest), mode, may_fail=_WINDOWS and not _has_peer(fd))
+        self._watches[fd] = _Watch(int(interest), mode, may_fail=_WINDOWS and not _is_writable(fd))
         self._kick()
 
     reregister = register
@@ -198,7 +197,7 @@ class SelectBackend(Backend):
     def _has_failed(self, fd: int) -> bool:
         """Tell whether it is a failed connect that shows in the third set. If it is urgent data, look no more."""
         watch = self._watches.get(fd)
-        if watch is not None and _has_peer(fd):
+        if watch is not None and _is_writable(fd):
             watch.may_fail = False
         return watch is not None and watch.may_fail
 
@@ -263,19 +262,14 @@ def _check(fd: int) -> None:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def _has_peer(fd: int) -> bool:
-    """Tell whether the socket is connected."""
+def _is_writable(fd: int) -> bool:
+    """Tell whether there is room to send: there is none before a connect has gone well."""
     try:
-        sock = socket.socket(fileno=fd)
-    except OSError:  # it was closed just now
+        return bool(select.select([], [fd], [], 0)[1])
+    except OSError as error:
+        if error.errno not in _CLOSED:
+            raise
         return False
-    try:
-        sock.getpeername()
-        return True
-    except OSError:
-        return False
-    finally:
-        sock.detach()
 
 
 def _merged(readable: list[int], writable: list[int], failed: list[int]) -> dict[int, int]:
