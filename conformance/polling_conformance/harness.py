@@ -269,15 +269,18 @@ def fill(end: End) -> int:
 
     TCP moves what was sent from one buffer to the other behind our back, and for a moment a full socket
     has room again. So the writing goes on until no room appears for the time that silence is watched.
+    There may still be some by then, but too little to be called writable, and that is filled as well.
     The last call is always one that would have blocked, which is what re-arms an edge.
     """
     sent = 0
+    is_full = False
     while True:
         with suppress(BlockingIOError):
             while True:
                 sent += send(end, bytes(_CHUNK))
-        if not ready(end, selectors.EVENT_WRITE, SILENCE):
+        if is_full:
             return sent
+        is_full = not ready(end, selectors.EVENT_WRITE, SILENCE)
 
 
 def arrived(end: End, bit: str = "r") -> None:
