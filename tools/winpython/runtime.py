@@ -33,12 +33,6 @@ NOT_COPIED: Final = shutil.ignore_patterns(
     *("test", "tests", "idlelib", "tkinter", "turtledemo"),
 )
 
-SITE_CUSTOMIZE: Final = """\
-import _winapi
-if hasattr(_winapi, "CopyFile2"):
-    del _winapi.CopyFile2  # which Wine 8 has not got: shutil, which asks, copies without
-"""
-
 
 class Missing(Exception):
     """The machine lacks something. The message says what, and how it is had."""
@@ -70,7 +64,9 @@ def lay_out(folder: Path) -> Path:
         templates.mkdir(parents=True, exist_ok=True)
         for template in "python.exe", "venvlauncher.exe":
             (templates / template).write_bytes(program)
-        (made / "Lib" / "sitecustomize.py").write_text(SITE_CUSTOMIZE)
+        # Wine 8 has no CopyFile2, and ends a program that calls it. Without, shutil copies by itself.
+        module = made / "Lib" / "shutil.py"
+        module.write_text(module.read_text("utf-8").replace('hasattr(_winapi, "CopyFile2")', "False"), "utf-8")
         try:
             made.rename(home)  # all or nothing
         except OSError:
