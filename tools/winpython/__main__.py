@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import IO, NoReturn
@@ -68,7 +69,9 @@ def environment(folder: Path, home: Path) -> dict[str, str]:
 
 
 def run(wine: str, home: Path, variables: Mapping[str, str], arguments: list[str]) -> int:
-    """Run the twin, with an empty standard input."""
+    """Run the twin, with an empty standard input, and end with it what it started."""
+    if sys.platform == "win32":
+        raise NotImplementedError("find_wine has refused")
     # Wine's services start with the first program and inherit its standard streams, so that one gets none.
     first = [wine, "reg", "add", r"HKEY_CURRENT_USER\Software\Wine", "/v", "Version", "/d", "win10", "/f"]
     nothing = subprocess.DEVNULL
@@ -77,7 +80,9 @@ def run(wine: str, home: Path, variables: Mapping[str, str], arguments: list[str
     # CPython takes a standard stream that Wine made of a file or a terminal for a broken one. Of a pipe it does not.
     pipe = subprocess.PIPE
     command = [wine, str(home / "python.exe"), *arguments]
-    with subprocess.Popen(command, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0) as twin:
+    with subprocess.Popen(
+        command, env=variables, stdin=pipe, stdout=pipe, stderr=pipe, bufsize=0, start_new_session=True
+    ) as twin:
         assert twin.stdin is not None
         assert twin.stdout is not None
         assert twin.stderr is not None
@@ -94,7 +99,8 @@ def run(wine: str, home: Path, variables: Mapping[str, str], arguments: list[str
                 copier.join(5)  # processes that it left behind may keep the pipes open
             return status
         finally:
-            twin.kill()
+            with suppress(ProcessLookupError):
+                os.killpg(twin.pid, signal.SIGKILL)
 
 
 def _copy(source: IO[bytes], target: int) -> None:
