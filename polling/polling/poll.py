@@ -708,10 +708,10 @@ class Poll(Generic[T]):
             _silence(registration)
         if isinstance(error, PollingError):
             return error
-        if isinstance(error, OSError) and error.errno is not None:
-            return _translated(error, source)
         if self._table.refusal is not None:  # closed by the handler of a signal that struck in this call
             return self._refused()
+        if isinstance(error, OSError) and error.errno is not None:
+            return _translated(error, source)
         self._remove(registration.fd)  # a signal handler raised, before the kernel's call or after it
         return error
 
@@ -721,10 +721,10 @@ class Poll(Generic[T]):
             _silence(registration)
         if isinstance(error, PollingError):
             return error
-        if isinstance(error, OSError) and error.errno is not None:
-            return _translated(error, registration())
         if self._table.refusal is not None:  # as above
             return self._refused()
+        if isinstance(error, OSError) and error.errno is not None:
+            return _translated(error, registration())
         fd = registration.fd
         if registration.interest:  # as above; a condition that holds may be reported once more
             self._change(fd, registration.interest, registration.mode)
