@@ -26,6 +26,7 @@ from polling.errors import (
 from polling.event import Event, Interest, Mode, Readiness
 from polling.iosource import IoSource
 from polling.poll import Poll
+from polling.user import UserSource
 from polling.waker import Waker
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "UnknownBackendError",
     "UnsupportedError",
     "UnsupportedSourceError",
+    "UserSource",
     "Waker",
     "available_backends",
     "backend_names",

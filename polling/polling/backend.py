@@ -43,6 +43,7 @@ from abc import ABC, abstractmethod
 from enum import Flag, auto
 
 from polling._typing import TYPE_CHECKING
+from polling.user import UserSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -68,8 +69,8 @@ class HasFileno(Protocol):
         """Give the descriptor's number, or -1 once closed."""
 
 
-Source: TypeAlias = HasFileno | int
-"""What can be registered: an object with ``fileno()``, or a bare descriptor.
+Source: TypeAlias = HasFileno | int | UserSource
+"""What can be registered: an object with ``fileno()``, a bare descriptor, or a source in user space.
 
 A bare number has no identity. It counts as live until it is deregistered, whatever becomes of it.
 """

@@ -47,6 +47,7 @@ __all__ = [
 FAMILIES = (
     *("registering", "modes", "edges", "oneshots", "events", "batches", "sources", "waits", "lifetimes"),
     *("filters", "completions"),
+    "userspace",
 )
 """The modules of wrong ones."""
 

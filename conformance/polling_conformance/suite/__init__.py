@@ -18,6 +18,7 @@ from polling_conformance.suite.smoke import Smoke
 from polling_conformance.suite.sources import SourceRules
 from polling_conformance.suite.threads import ThreadRules
 from polling_conformance.suite.timeouts import TimeoutRules
+from polling_conformance.suite.user import UserRules
 from polling_conformance.suite.wakers import WakerRules
 
 __all__ = ["BackendConformance"]
@@ -38,6 +39,7 @@ class BackendConformance(
     CapacityRules,
     ClosingRules,
     SourceRules,
+    UserRules,
     ThreadRules,
     Machines,
 ):
