@@ -43,11 +43,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import pytest
 
-from polling import Backend, Capability, Event, Poll, PollClosedError, UnsupportedError, net
+from polling import Backend, Capability, Channel, Event, Poll, PollClosedError, UnsupportedError, net
 
 __all__ = [
     "A_SIGNAL",
@@ -661,6 +661,11 @@ class Harness:
     def new_poll(self) -> Poll[object]:
         """Make a poll that is the test's own to close, or to drop. All polls of the suite are made here."""
         return Poll(self.backend)
+
+    # -- what stands on user space -------------------------------------------------------------
+
+    channel: ClassVar[Callable[..., Channel[Any]]] = Channel
+    """What makes the channels of the suite: as ``new_poll``, the one place where another can be tried."""
 
     # -- capabilities --------------------------------------------------------------------------
 

@@ -10,15 +10,19 @@
 """
 
 from polling._loader import available_backends, backend_names
+from polling._typing import TYPE_CHECKING
 from polling.backend import Backend, Capability, Source
 from polling.errors import (
     AlreadyRegisteredError,
+    ChannelClosedError,
+    ChannelFullError,
     ForkedPollError,
     InvalidSourceError,
     NotRegisteredError,
     PollBusyError,
     PollClosedError,
     PollingError,
+    SlabFullError,
     UnknownBackendError,
     UnsupportedError,
     UnsupportedSourceError,
@@ -29,10 +33,16 @@ from polling.poll import Poll
 from polling.user import UserSource
 from polling.waker import Waker
 
+if TYPE_CHECKING:
+    from polling.channel import Channel, Receiver, Sender
+
 __all__ = [
     "AlreadyRegisteredError",
     "Backend",
     "Capability",
+    "Channel",
+    "ChannelClosedError",
+    "ChannelFullError",
     "Event",
     "ForkedPollError",
     "Interest",
@@ -45,6 +55,9 @@ __all__ = [
     "PollClosedError",
     "PollingError",
     "Readiness",
+    "Receiver",
+    "Sender",
+    "SlabFullError",
     "Source",
     "UnknownBackendError",
     "UnsupportedError",
@@ -54,3 +67,24 @@ __all__ = [
     "available_backends",
     "backend_names",
 ]
+
+_MODULES = {
+    "Channel": "channel",
+    "Receiver": "channel",
+    "Sender": "channel",
+}
+"""What is imported when it is first asked for, and from where: not everybody needs it."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULES:
+        raise AttributeError(f"module 'polling' has no attribute {name!r}")
+    from importlib import import_module
+
+    value: object = getattr(import_module(f"polling.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from polling_conformance.harness import rule_of
 from polling_conformance.suite.capacity import CapacityRules
+from polling_conformance.suite.channels import ChannelRules
 from polling_conformance.suite.closing import ClosingRules
 from polling_conformance.suite.edge import EdgeRules
 from polling_conformance.suite.events import EventRules
@@ -42,6 +43,7 @@ class BackendConformance(
     UserRules,
     ThreadRules,
     Machines,
+    ChannelRules,
 ):
     """Every rule a backend must keep, and the machines that look for what no rule's test thought of.
 
