@@ -47,7 +47,7 @@ from typing import Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias,
 
 import pytest
 
-from polling import Backend, Capability, Channel, Event, Poll, PollClosedError, UnsupportedError, net
+from polling import Backend, Capability, Channel, Event, Poll, PollClosedError, Timer, UnsupportedError, net
 
 __all__ = [
     "A_SIGNAL",
@@ -664,8 +664,9 @@ class Harness:
 
     # -- what stands on user space -------------------------------------------------------------
 
-    channel: ClassVar[Callable[..., Channel[Any]]] = Channel
-    """What makes the channels of the suite: as ``new_poll``, the one place where another can be tried."""
+    channel: ClassVar[type[Channel[Any]]] = Channel
+    timer: ClassVar[type[Timer[Any]]] = Timer
+    """What makes them for the suite: as ``new_poll``, the one place where others can be tried."""
 
     # -- capabilities --------------------------------------------------------------------------
 

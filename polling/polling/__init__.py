@@ -35,6 +35,7 @@ from polling.waker import Waker
 
 if TYPE_CHECKING:
     from polling.channel import Channel, Receiver, Sender
+    from polling.timer import Timeout, Timer
 
 __all__ = [
     "AlreadyRegisteredError",
@@ -59,6 +60,8 @@ __all__ = [
     "Sender",
     "SlabFullError",
     "Source",
+    "Timeout",
+    "Timer",
     "UnknownBackendError",
     "UnsupportedError",
     "UnsupportedSourceError",
@@ -72,6 +75,8 @@ _MODULES = {
     "Channel": "channel",
     "Receiver": "channel",
     "Sender": "channel",
+    "Timeout": "timer",
+    "Timer": "timer",
 }
 """What is imported when it is first asked for, and from where: not everybody needs it."""
 

@@ -250,7 +250,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
                 now = monotonic()
                 for registration in [*self.timed]:
                     source = registration.source
-                    if source._deadline is not None and source._deadline <= now:
+                    if source._deadline is not None and source._deadline <= now and source._is_due(now):
                         source._ready |= 1
                         registration.stir(1)
                         source._deadline = NEVER  # until it is asked what has expired

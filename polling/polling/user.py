@@ -138,6 +138,10 @@ class UserSource:
         others = ~int(interest)
         self._ready &= others
 
+    def _is_due(self, now: float) -> bool:
+        """Tell whether it is readable from now on, or its deadline is another than it was."""
+        return True
+
     def _set(self, bits: int) -> None:
         self._ready |= bits
         registration = self._registration

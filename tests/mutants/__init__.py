@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from polling import Backend, Channel, Interest, Mode, Poll, Readiness
+from polling import Backend, Channel, Interest, Mode, Poll, Readiness, Timer
 from polling.backend import Pair, Wait
 from polling_backends import _flags
 from polling_backends._completion_port import ABORTED, Packet
@@ -51,6 +51,7 @@ FAMILIES = (
     *("filters", "completions"),
     "userspace",
     "messages",
+    "timing",
 )
 """The modules of wrong ones."""
 
@@ -138,7 +139,7 @@ class Front(Poll[object]):
     on: ClassVar[type[Backend]] = EpollBackend
 
 
-PARTS: Mapping[str, type] = {"channel": Channel}
+PARTS: Mapping[str, type] = {"channel": Channel, "timer": Timer}
 """What stands on user space, by the name under which the suite makes it. A mutant of one is tried on epoll."""
 
 Wrong: TypeAlias = type

@@ -19,6 +19,7 @@ from polling_conformance.suite.smoke import Smoke
 from polling_conformance.suite.sources import SourceRules
 from polling_conformance.suite.threads import ThreadRules
 from polling_conformance.suite.timeouts import TimeoutRules
+from polling_conformance.suite.timers import TimerRules
 from polling_conformance.suite.user import UserRules
 from polling_conformance.suite.wakers import WakerRules
 
@@ -40,6 +41,7 @@ class BackendConformance(
     CapacityRules,
     ClosingRules,
     SourceRules,
+    TimerRules,
     UserRules,
     ThreadRules,
     Machines,
