@@ -35,6 +35,7 @@ from polling.waker import Waker
 
 if TYPE_CHECKING:
     from polling.channel import Channel, Receiver, Sender
+    from polling.slab import Slab
     from polling.timer import Timeout, Timer
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Readiness",
     "Receiver",
     "Sender",
+    "Slab",
     "SlabFullError",
     "Source",
     "Timeout",
@@ -75,6 +77,7 @@ _MODULES = {
     "Channel": "channel",
     "Receiver": "channel",
     "Sender": "channel",
+    "Slab": "slab",
     "Timeout": "timer",
     "Timer": "timer",
 }

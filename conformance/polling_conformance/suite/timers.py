@@ -141,52 +141,48 @@ class TimerRules(Harness):
         self._expect_states(timer, ["state"])
 
     def test_TIM_02_several_timers_each_keep_their_time(self, poll: Poll[object]) -> None:
-        timers = {token: self.timer() for token in "abc"}
-        for number, (token, timer) in enumerate(timers.items()):
+        timers = {token: self.timer() for token in (3, 1, 2)}
+        start = time.monotonic()
+        for token, timer in timers.items():
             poll.register(timer, token)
-            timer.set_timeout((3 - number) * SOON, token)
-        order: list[object] = []
-        while len(order) < 3:
+            timer.set_timeout(token * SOON, token)
+        while timers:
             events = poll.poll(SIGNAL_WAIT)
-            self.check(bool(events), "an event of each timer", order)
-            for event in events:
-                order += timers[str(event.token)].expired()
-        self.check(order == ["c", "b", "a"], "in the order of their deadlines", order)
+            elapsed = (time.monotonic() - start) / SOON
+            tokens = [event.token for event in events if isinstance(event.token, int)]
+            self.check(bool(tokens), f"an event of each of {[*timers]}", events)
+            for token in tokens:
+                self.check(elapsed >= token, f"{token} not before its time", f"after {elapsed / token:.3f} of it")
+                self._expect_states(timers.pop(token), [token])
 
     # -- TIM-03: order, and all of them ---------------------------------------------------------------------------
 
-    def test_TIM_03_a_hundred_thousand_come_in_the_order_of_their_deadlines(self, poll: Poll[object]) -> None:
+    def test_TIM_03_those_that_are_due_together_come_in_the_order_of_setting(self) -> None:
         timer = self.timer()
-        poll.register(timer, "timer")
-        ranks = [*range(100_000)]
-        random.Random(1).shuffle(ranks)
-        for rank in ranks:
-            timer.set_timeout(rank * 1e-9, rank)
-        states: list[object] = []
-        while len(states) < 100_000 and poll.poll(SIGNAL_WAIT):
-            states += timer.expired()
-        # Those set at different moments, with less between their deadlines than between the moments, may change places.
-        self.check(len(states) == 100_000, "100000 states", len(states))
-        self.check(len(set(states)) == 100_000, "each once", "some twice")
-        timer.set_timeout(SOON, "last")
-        equal = [timer.set_timeout(0, number) for number in range(1000)]
+        timer.set_timeout(1000, "last")
+        timeouts = [timer.set_timeout(0, number) for number in range(1000)]
         self._expect_states(timer, [*range(1000)])
-        self.check(not any(timeout.cancel() for timeout in equal), "what has expired cannot be cancelled", "it could")
+        self._expect_states(timer, [])
+        self.check(
+            not any(timeout.cancel() for timeout in timeouts), "what has expired cannot be cancelled", "it could"
+        )
 
     def test_TIM_03_the_order_is_that_of_the_deadlines_and_not_of_setting(self, poll: Poll[object]) -> None:
         timer = self.timer()
         poll.register(timer, "timer")
-        ranks = [*range(1000)]
-        random.Random(2).shuffle(ranks)
-        for rank in ranks:
-            timer.set_timeout(SOON + rank * SOON / 1000, rank)
+        seconds = [number * SOON / 1000 for number in range(1000)]
+        random.Random(2).shuffle(seconds)
+        earliest, latest = [], []  # within these two lies the deadline of each
+        for number, left in enumerate(seconds):
+            earliest.append(time.monotonic() + left)
+            timer.set_timeout(left, number)
+            latest.append(time.monotonic() + left)
         states: list[int] = []
         while len(states) < 1000 and poll.poll(SIGNAL_WAIT):
             states += timer.expired()
-        # The setting took time, too, in which ranks that are near to each other may have changed places.
-        swapped = [(one, other) for one, other in pairwise(states) if one > other + 500]
         self.check(sorted(states) == [*range(1000)], "each once", "others")
-        self.check(not swapped, "in the order of their deadlines", swapped[:5])
+        swapped = [(one, other) for one, other in pairwise(states) if earliest[one] > latest[other]]
+        self.check(not swapped, "in the order of their deadlines", f"swapped: {swapped[:5]}")
 
     # -- TIM-04: cancelling ----------------------------------------------------------------------------------------
 
@@ -227,7 +223,7 @@ class TimerRules(Harness):
 
     def test_TIM_04_many_that_are_cancelled_before_their_time_take_no_memory(self) -> None:
         timer = self.timer()
-        pending = [timer.set_timeout(1000 + number % 1000, None) for number in range(5_000)]
+        pending = [timer.set_timeout(1000 + number % 1000, None) for number in range(1_000)]
         tracemalloc.start()
         try:
             for _ in range(8):
@@ -238,7 +234,7 @@ class TimerRules(Harness):
         finally:
             tracemalloc.stop()
         # One takes some 250 bytes. Those that are pending were made anew, and as many more may be on their way out.
-        self.check(grown < 5_000 * 250 * 4, "at most as many that are cancelled as are pending", f"{grown} bytes")
+        self.check(grown < 1_000 * 250 * 4, "at most as many that are cancelled as are pending", f"{grown} bytes")
         self.check(all(timeout.cancel() for timeout in pending), "each is pending", "some are over")
         self._expect_states(timer, [])
 
@@ -276,20 +272,21 @@ class TimerRules(Harness):
     def test_TIM_05_lateness_does_not_add_up(self, poll: Poll[object]) -> None:
         timer = self.timer()
         poll.register(timer, "timer")
-        for _ in range(5):  # a busy machine may be late by itself, but not each time
+        period = 2 * SOON
+        for _ in range(20):  # a busy machine may be late by itself, but not each time
             start = time.monotonic()
-            timeout = timer.set_timeout(0, "tick", every=SOON)
-            for _ in range(8):
+            timeout = timer.set_timeout(0, "tick", every=period)
+            for _ in range(4):
                 self._expect_timer(poll.poll(SIGNAL_WAIT))
                 seen = time.monotonic()
-                while time.monotonic() < seen + SOON / 2:  # each time late
+                while time.monotonic() < seen + period / 2:  # each time late
                     pass
                 self._expect_states(timer, ["tick"])
             timeout.cancel()
-            periods = (time.monotonic() - start) / SOON
-            if periods < 10:
+            periods = (time.monotonic() - start) / period
+            if periods < 4.5:
                 return
-        raise self.failure("8 ticks in some 7.5 periods, though each is taken half a period late", f"in {periods:.2f}")
+        raise self.failure("4 ticks in 3.5 periods, though each is taken half a period late", f"{periods:.2f}")
 
     # -- TIM-06: threads and handlers --------------------------------------------------------------------------------
 
