@@ -47,7 +47,7 @@ from typing import Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias,
 
 import pytest
 
-from polling import Backend, Capability, Channel, Event, Poll, PollClosedError, Timer, UnsupportedError, net
+from polling import Backend, Capability, Channel, Event, Poll, PollClosedError, Signals, Timer, UnsupportedError, net
 
 __all__ = [
     "A_SIGNAL",
@@ -666,6 +666,7 @@ class Harness:
 
     channel: ClassVar[type[Channel[Any]]] = Channel
     timer: ClassVar[type[Timer[Any]]] = Timer
+    signals: ClassVar[type[Signals]] = Signals
     """What makes them for the suite: as ``new_poll``, the one place where others can be tried."""
 
     # -- capabilities --------------------------------------------------------------------------

@@ -35,6 +35,7 @@ from polling.waker import Waker
 
 if TYPE_CHECKING:
     from polling.channel import Channel, Receiver, Sender
+    from polling.signals import Signals
     from polling.slab import Slab
     from polling.timer import Timeout, Timer
 
@@ -59,6 +60,7 @@ __all__ = [
     "Readiness",
     "Receiver",
     "Sender",
+    "Signals",
     "Slab",
     "SlabFullError",
     "Source",
@@ -77,6 +79,7 @@ _MODULES = {
     "Channel": "channel",
     "Receiver": "channel",
     "Sender": "channel",
+    "Signals": "signals",
     "Slab": "slab",
     "Timeout": "timer",
     "Timer": "timer",

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from polling import Backend, Channel, Interest, Mode, Poll, Readiness, Timer
+from polling import Backend, Channel, Interest, Mode, Poll, Readiness, Signals, Timer
 from polling.backend import Pair, Wait
 from polling_backends import _flags
 from polling_backends._completion_port import ABORTED, Packet
@@ -52,6 +52,7 @@ FAMILIES = (
     "userspace",
     "messages",
     "timing",
+    "receiving",
 )
 """The modules of wrong ones."""
 
@@ -139,7 +140,7 @@ class Front(Poll[object]):
     on: ClassVar[type[Backend]] = EpollBackend
 
 
-PARTS: Mapping[str, type] = {"channel": Channel, "timer": Timer}
+PARTS: Mapping[str, type] = {"channel": Channel, "timer": Timer, "signals": Signals}
 """What stands on user space, by the name under which the suite makes it. A mutant of one is tried on epoll."""
 
 Wrong: TypeAlias = type

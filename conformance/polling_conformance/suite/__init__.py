@@ -13,6 +13,7 @@ from polling_conformance.suite.level import LevelRules
 from polling_conformance.suite.machine import Machines
 from polling_conformance.suite.oneshot import OneshotRules
 from polling_conformance.suite.ownership import OwnershipRules
+from polling_conformance.suite.received import ReceivedSignalRules
 from polling_conformance.suite.registration import RegistrationRules
 from polling_conformance.suite.signals import SignalRules
 from polling_conformance.suite.smoke import Smoke
@@ -37,6 +38,7 @@ class BackendConformance(
     EventRules,
     TimeoutRules,
     SignalRules,
+    ReceivedSignalRules,
     WakerRules,
     CapacityRules,
     ClosingRules,
