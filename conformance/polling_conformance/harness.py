@@ -47,7 +47,19 @@ from typing import Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias,
 
 import pytest
 
-from polling import Backend, Capability, Channel, Event, Poll, PollClosedError, Signals, Timer, UnsupportedError, net
+from polling import (
+    Backend,
+    Capability,
+    Channel,
+    Event,
+    EventLoop,
+    Poll,
+    PollClosedError,
+    Signals,
+    Timer,
+    UnsupportedError,
+    net,
+)
 
 __all__ = [
     "A_SIGNAL",
@@ -667,6 +679,7 @@ class Harness:
     channel: ClassVar[type[Channel[Any]]] = Channel
     timer: ClassVar[type[Timer[Any]]] = Timer
     signals: ClassVar[type[Signals]] = Signals
+    event_loop: ClassVar[type[EventLoop[Any, Any, Any]]] = EventLoop
     """What makes them for the suite: as ``new_poll``, the one place where others can be tried."""
 
     # -- capabilities --------------------------------------------------------------------------

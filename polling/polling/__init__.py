@@ -35,6 +35,7 @@ from polling.waker import Waker
 
 if TYPE_CHECKING:
     from polling.channel import Channel, Receiver, Sender
+    from polling.loop import EventLoop, Handler
     from polling.signals import Signals
     from polling.slab import Slab
     from polling.timer import Timeout, Timer
@@ -47,7 +48,9 @@ __all__ = [
     "ChannelClosedError",
     "ChannelFullError",
     "Event",
+    "EventLoop",
     "ForkedPollError",
+    "Handler",
     "Interest",
     "InvalidSourceError",
     "IoSource",
@@ -77,6 +80,8 @@ __all__ = [
 
 _MODULES = {
     "Channel": "channel",
+    "EventLoop": "loop",
+    "Handler": "loop",
     "Receiver": "channel",
     "Sender": "channel",
     "Signals": "signals",

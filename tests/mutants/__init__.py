@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from polling import Backend, Channel, Interest, Mode, Poll, Readiness, Signals, Timer
+from polling import Backend, Channel, EventLoop, Interest, Mode, Poll, Readiness, Signals, Timer
 from polling.backend import Pair, Wait
 from polling_backends import _flags
 from polling_backends._completion_port import ABORTED, Packet
@@ -53,6 +53,7 @@ FAMILIES = (
     "messages",
     "timing",
     "receiving",
+    "looping",
 )
 """The modules of wrong ones."""
 
@@ -140,7 +141,7 @@ class Front(Poll[object]):
     on: ClassVar[type[Backend]] = EpollBackend
 
 
-PARTS: Mapping[str, type] = {"channel": Channel, "timer": Timer, "signals": Signals}
+PARTS: Mapping[str, type] = {"channel": Channel, "timer": Timer, "signals": Signals, "event_loop": EventLoop}
 """What stands on user space, by the name under which the suite makes it. A mutant of one is tried on epoll."""
 
 Wrong: TypeAlias = type

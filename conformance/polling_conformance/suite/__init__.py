@@ -11,6 +11,7 @@ from polling_conformance.suite.events import EventRules
 from polling_conformance.suite.interest import InterestRules
 from polling_conformance.suite.level import LevelRules
 from polling_conformance.suite.machine import Machines
+from polling_conformance.suite.loops import LoopRules
 from polling_conformance.suite.oneshot import OneshotRules
 from polling_conformance.suite.ownership import OwnershipRules
 from polling_conformance.suite.received import ReceivedSignalRules
@@ -48,6 +49,7 @@ class BackendConformance(
     ThreadRules,
     Machines,
     ChannelRules,
+    LoopRules,
 ):
     """Every rule a backend must keep, and the machines that look for what no rule's test thought of.
 
