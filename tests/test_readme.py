@@ -9,6 +9,8 @@ import sys
 import threading
 from pathlib import Path
 
+import pytest
+
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 ON_ANY_PORT = """
@@ -47,6 +49,20 @@ def test_the_first_example_serves_two_clients(tmp_path: Path) -> None:
         finally:
             hung.cancel()
             server.kill()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no backend of Windows takes pipes")
+def test_the_event_loop_reads_hello_from_a_pipe(tmp_path: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", examples[1]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("pipe b'hello'\n", "")
 
 
 def test_the_capability_table_is_the_codes() -> None:

@@ -128,6 +128,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         "refusal",
         "registrations",
         "removed",
+        "stale",
         "strays",
         "timed",
         "unsettled",
@@ -143,6 +144,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.fetch: Iterator[Sequence[Pair]] | None = iter(())  # the wait; None while somebody has it
         self.cut_off: Sequence[Pair] = ()  # a batch that an exception kept from being handed out
         self.alert = False  # the waiter must look at one of the following, or at the refusal
+        self.stale = False  # beside that, the backend's waiter is to be asked for anew
         self.unsettled: list[AnyRegistration] = []  # made during this wait
         self.removed = False  # something was deregistered during this wait, which explains strays
         self.strays: list[int] = []  # numbers that turned up and are nobody's
@@ -156,24 +158,24 @@ class Table(dict["Pair", "Event[Any] | None"]):
     def __missing__(self, pair: Pair) -> Event[Any] | None:
         """Make the event for a pair not seen before, or say why there is none: None and an alert."""
         fd, bits = pair
+        if self.registrations.get(fd) is OWN:  # the doorbell
+            self.alert = True
+            return None
         with self.lock:
             registration = self.registrations.get(fd)
             source = registration and registration()  # held, so that it cannot die before this is done
             if registration is None or source is None:
-                self.alert = True
+                self.alert = self.stale = True
                 self.strays.append(fd)
                 return None
-            if registration is OWN:  # the doorbell
-                self.alert = True
-                return None
             if not registration.settled:
-                self.alert = True
+                self.alert = self.stale = True
                 self.doubtful.append(pair)
                 self.unsettled.append(registration)  # again, in case an exception came before it was noted
                 return None
             readiness = self.backend.decode(bits, registration.interest)
             if not (readiness.readable or readiness.writable or readiness.priority):
-                self.alert = True  # the backend owes a promised bit; what has none is no event
+                self.alert = self.stale = True  # the backend owes a promised bit; what has none is no event
                 return None
             event: Event[Any] = Event(registration.token, readiness, pair)
             registration.pairs += (pair,)
@@ -187,7 +189,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
             return None
         registration = self.registrations.get(pair[0])
         if registration is None or not registration.is_live():
-            self.alert = True
+            self.alert = self.stale = True
             self.strays.append(pair[0])
             return None
         return event
@@ -247,21 +249,26 @@ class Table(dict["Pair", "Event[Any] | None"]):
         heard = []
         with self.lock:
             if self.timed:
-                now = monotonic()
-                for registration in [*self.timed]:
-                    source = registration.source
-                    if source._deadline is not None and source._deadline <= now and source._is_due(now):
-                        source._ready |= 1
-                        registration.stir(1)
-                        source._deadline = NEVER  # until it is asked what has expired
+                self._pass_time(monotonic())
             for registration in [*self.pending]:
                 if registration not in self.users:
                     self.pending.pop(registration, None)
                 elif (event := registration.take()) is not None:
                     heard.append(event)
-            if self.pending or any(registration.source._deadline != NEVER for registration in self.timed):
-                self.alert = True  # what is level, and what will be due, concerns the next wait as well
+            if self.pending:
+                self.alert = True  # what is level concerns the next wait as well
         return heard
+
+    def _pass_time(self, now: float) -> None:
+        """Set what is due by now. While anything will be, that concerns each wait."""
+        for registration in [*self.timed]:
+            source = registration.source
+            if source._deadline is not None and source._deadline <= now and source._is_due(now):
+                source._ready |= 1
+                registration.stir(1)
+                source._deadline = NEVER  # until it is asked what has expired
+            if source._deadline != NEVER:
+                self.alert = True
 
     def hear_again(self) -> None:
         """Have that looked at again which an exception kept from being handed out."""

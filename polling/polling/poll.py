@@ -427,8 +427,9 @@ class Poll(Generic[T]):
             if table.alert:
                 self._resume()
                 args[0] = self._sooner(args[0])
-                fetch = self._bind()
-                look = table.checked
+                if table.stale:
+                    fetch = self._bind()
+                    look = table.checked
             while True:
                 for raw in fetch:  # noqa: B007  # the wait; see the top of this module
                     break
@@ -439,7 +440,8 @@ class Poll(Generic[T]):
                 events = [look(raw[0])] if len(raw) == 1 else [*map(look, raw)]
                 if table.alert:
                     events = self._sort_out(events)
-                    fetch = self._bind()
+                    if table.stale:
+                        fetch = self._bind()
                     if events:
                         table.woken = {}  # from here to the caller there is no call, so no signal handler
                         return events  # type: ignore[return-value]  # _sort_out left no None
@@ -462,7 +464,7 @@ class Poll(Generic[T]):
         except BaseException as error:
             if raw:
                 table.cut_off = raw  # for the next wait to look at
-            table.alert = True
+            table.alert = table.stale = True
             if table.refusal is ForkedPollError and isinstance(error, OSError):
                 raise self._refused() from None  # a handler forked, and the child's descriptors are closed already
             raise
@@ -503,16 +505,18 @@ class Poll(Generic[T]):
         if table.refusal is not None:
             raise self._refused()
         if None in events:
-            events = [event for event in events if event is not None]
+            events = [event for event in events if event is not None] if len(events) > 1 else []
             while table.strays:
                 self._turn_away(table.strays[-1])
                 del table.strays[-1]
             if table.doubtful:
                 self._look_again(table.doubtful)
                 table.doubtful = []
-        self._settle()
+        if table.unsettled or table.removed:
+            self._settle()
         if table.pending or table.timed:
-            events = [*table.hear(), *events]
+            heard = table.hear()
+            events = [*heard, *events] if events else [*heard]
             if table.pending and self._is_nested:
                 self._backend.wake()  # for whoever watches this poll: there is more to come
         return events
@@ -527,6 +531,7 @@ class Poll(Generic[T]):
 
     def _bind(self) -> Iterator[Sequence[Pair]]:
         """Ask the backend for its waiter, which lets it set its house in order, and wind the pulse up."""
+        self._table.stale = False
         with self._table.lock:
             return starmap(self._backend.waiter(), repeat(self._args, PULSE))
 
@@ -727,7 +732,7 @@ class Poll(Generic[T]):
         """Take note that there was nothing to remove: what may be left of it is seen to before the next wait."""
         if error.errno not in _GONE:
             raise error
-        self._table.alert = True
+        self._table.alert = self._table.stale = True
 
     def _undone(self, registration: AnyRegistration, error: BaseException) -> BaseException:
         """Leave no trace of a registration that failed; give the exception to raise."""

@@ -45,9 +45,13 @@ class Waker(UserSource, Generic[T]):
 
         Threads: Any, also inside a signal handler. Takes no lock and never blocks.
         """
-        if self._registration is None and self._table.refusal is ForkedPollError:
+        registration = self._registration
+        if registration is not None:
+            self._ready = 1
+            if registration.stir(1):  # what _set does, which would be a call more
+                registration.ring()
+        elif self._table.refusal is ForkedPollError:
             raise ForkedPollError("this waker's poll belongs to the parent process")
-        self._set(1)
 
     def __repr__(self) -> str:
         return f"<Waker {self._token!r}>"
