@@ -9,8 +9,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
-
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 ON_ANY_PORT = """
@@ -51,7 +49,6 @@ def test_the_first_example_serves_two_clients(tmp_path: Path) -> None:
             server.kill()
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no backend of Windows takes pipes")
 def test_the_event_loop_reads_hello_from_a_pipe(tmp_path: Path) -> None:
     examples = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     done = subprocess.run(

@@ -14,7 +14,6 @@ from polling import available_backends
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="no backend of Windows takes pipes")
 def test_hello_comes_through_the_pipe() -> None:
     done = subprocess.run(
         [sys.executable, "-W", "error", EXAMPLES / "hello_pipe.py"],

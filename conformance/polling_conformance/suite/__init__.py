@@ -10,8 +10,8 @@ from polling_conformance.suite.edge import EdgeRules
 from polling_conformance.suite.events import EventRules
 from polling_conformance.suite.interest import InterestRules
 from polling_conformance.suite.level import LevelRules
-from polling_conformance.suite.machine import Machines
 from polling_conformance.suite.loops import LoopRules
+from polling_conformance.suite.machine import Machines
 from polling_conformance.suite.oneshot import OneshotRules
 from polling_conformance.suite.ownership import OwnershipRules
 from polling_conformance.suite.received import ReceivedSignalRules
