@@ -35,6 +35,7 @@ from polling import (
     UnknownBackendError,
     UnsupportedError,
     UnsupportedSourceError,
+    UserSource,
     Waker,
     errors,
 )
@@ -95,7 +96,7 @@ def test_each_error_is_the_library_s_and_the_built_in_one(error: type[Exception]
 
 def test_there_is_no_error_beside_these() -> None:
     assert set(errors.__all__) <= set(polling.__all__)
-    assert len(errors.__all__) == 10  # the nine above and their base
+    assert len(errors.__all__) == 13  # the nine above, three of user space, and their base
 
 
 def test_errors_that_are_os_errors_carry_their_number(
@@ -309,6 +310,24 @@ def test_a_waker_is_deregistered_once(poll: Poll) -> None:
     waker.wake()
     other.wake()
     assert [event.token for event in poll.poll()] == ["other"]
+
+
+def test_errors_of_user_space_name_the_source(poll: Poll) -> None:
+    source = UserSource()
+    with pytest.raises(NotRegisteredError, match=r"<UserSource .*NONE.*> is not registered"):
+        poll.rearm(source)
+    poll.register(source, "source")
+    source.set()
+    with pytest.raises(AlreadyRegisteredError, match=r"<UserSource .*READABLE.*> is already registered"):
+        poll.register(source, "again")
+    with Poll(type(poll.backend)) as another, pytest.raises(UnsupportedError, match="registered at another poll"):
+        another.register(source, "source")
+    with pytest.raises(TypeError, match="must be an Interest, not 4"):
+        source.set(4)  # type: ignore[arg-type]  # what is wrong is the point
+    poll.close()
+    for call in (poll.rearm, poll.deregister):
+        with pytest.raises(PollClosedError, match="this poll is closed"):
+            call(source)
 
 
 def test_a_second_waiter_is_told_before_its_arguments_are_looked_at(poll: Poll) -> None:

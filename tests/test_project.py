@@ -157,7 +157,14 @@ def test_the_changelog_has_a_section_for_the_version() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/decisions.md", "examples/third_party_backend/README.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/decisions.md",
+        "docs/mio.md",
+        "examples/third_party_backend/README.md",
+    ],
 )
 def test_links_within_the_checkout_lead_somewhere(document: str) -> None:
     targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text(document))

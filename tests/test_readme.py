@@ -49,6 +49,19 @@ def test_the_first_example_serves_two_clients(tmp_path: Path) -> None:
             server.kill()
 
 
+def test_the_event_loop_reads_hello_from_a_pipe(tmp_path: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", examples[1]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr) == ("pipe b'hello'\n", "")
+
+
 def test_the_capability_table_is_the_codes() -> None:
     found = re.search(
         r"<!-- capabilities:begin -->\n(.*?)<!-- capabilities:end -->", README.read_text("utf-8"), re.DOTALL

@@ -43,11 +43,23 @@ from contextlib import ExitStack, contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from types import FrameType
-from typing import ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import pytest
 
-from polling import Backend, Capability, Event, Poll, PollClosedError, UnsupportedError, net
+from polling import (
+    Backend,
+    Capability,
+    Channel,
+    Event,
+    EventLoop,
+    Poll,
+    PollClosedError,
+    Signals,
+    Timer,
+    UnsupportedError,
+    net,
+)
 
 __all__ = [
     "A_SIGNAL",
@@ -664,6 +676,14 @@ class Harness:
     def new_poll(self) -> Poll[object]:
         """Make a poll that is the test's own to close, or to drop. All polls of the suite are made here."""
         return Poll(self.backend)
+
+    # -- what stands on user space -------------------------------------------------------------
+
+    channel: ClassVar[type[Channel[Any]]] = Channel
+    timer: ClassVar[type[Timer[Any]]] = Timer
+    signals: ClassVar[type[Signals]] = Signals
+    event_loop: ClassVar[type[EventLoop[Any, Any, Any]]] = EventLoop
+    """What makes them for the suite: as ``new_poll``, the one place where others can be tried."""
 
     # -- capabilities --------------------------------------------------------------------------
 

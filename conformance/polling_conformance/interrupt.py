@@ -69,17 +69,19 @@ class Interrupter:
         return outcome
 
 
-def at_each_step(scene: Callable[[Interrupter], object], poll: Poll[object]) -> int:
+def at_each_step(scene: Callable[[Interrupter], object], poll: Poll[object], *others: object) -> int:
     """Play *scene* with an interruption at the first step of a call, at the second, and so on to its end.
 
     Args:
         scene: It is given the way to make the call that is interrupted, and makes everything anew each time.
         poll: Any poll on the backend in question, which tells whose code has steps.
+        others: What else has, beside the library and the backend.
 
     Returns:
         How many steps there are.
     """
-    kinds = [kind for kind in type(poll.backend).__mro__ if issubclass(kind, Backend)]
+    kinds: list[type] = [kind for kind in type(poll.backend).__mro__ if issubclass(kind, Backend)]
+    kinds += [type(one) for one in others]
     packages = frozenset(kind.__module__.partition(".")[0] for kind in kinds)  # that of Backend is the library's
     for step in count(1):
         interrupter = Interrupter(step, packages)

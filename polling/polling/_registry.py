@@ -25,9 +25,11 @@ from __future__ import annotations
 
 import weakref
 from _thread import RLock  # importing threading takes a millisecond
+from time import monotonic
 
 from polling._typing import TYPE_CHECKING
 from polling.event import Event, Interest, Mode
+from polling.user import NEVER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
     from polling.backend import Backend, HasFileno, Pair, Source  # noqa: F401  # HasFileno is named in a string
     from polling.errors import PollingError
+    from polling.user import UserRegistration
 
 
 class Registration(weakref.ref["HasFileno"]):
@@ -125,9 +128,11 @@ class Table(dict["Pair", "Event[Any] | None"]):
         "refusal",
         "registrations",
         "removed",
+        "stale",
         "strays",
+        "timed",
         "unsettled",
-        "wakers",
+        "users",
         "woken",
     )
 
@@ -139,35 +144,38 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.fetch: Iterator[Sequence[Pair]] | None = iter(())  # the wait; None while somebody has it
         self.cut_off: Sequence[Pair] = ()  # a batch that an exception kept from being handed out
         self.alert = False  # the waiter must look at one of the following, or at the refusal
+        self.stale = False  # beside that, the backend's waiter is to be asked for anew
         self.unsettled: list[AnyRegistration] = []  # made during this wait
         self.removed = False  # something was deregistered during this wait, which explains strays
         self.strays: list[int] = []  # numbers that turned up and are nobody's
         self.doubtful: list[Pair] = []  # pairs of registrations that changed during the wait
-        self.wakers: dict[object, object] = {}  # by key; held until deregistered
-        self.pending: dict[object, Event[Any]] = {}  # what user space has to say: set by any thread
-        self.woken: dict[object, Event[Any]] = {}  # what of it the waiter has taken, until it is handed out
+        # Of user-space sources, each a set in the order of arrival: a dict takes and drops a key without a call.
+        self.users: dict[UserRegistration, None] = {}  # all that are registered
+        self.timed: dict[UserRegistration, None] = {}  # those of them that have a deadline
+        self.pending: dict[UserRegistration, None] = {}  # what may have something to say: set by any thread
+        self.woken: dict[UserRegistration, None] = {}  # what the waiter has taken of it, until it is handed out
 
     def __missing__(self, pair: Pair) -> Event[Any] | None:
         """Make the event for a pair not seen before, or say why there is none: None and an alert."""
         fd, bits = pair
+        if self.registrations.get(fd) is OWN:  # the doorbell
+            self.alert = True
+            return None
         with self.lock:
             registration = self.registrations.get(fd)
             source = registration and registration()  # held, so that it cannot die before this is done
             if registration is None or source is None:
-                self.alert = True
+                self.alert = self.stale = True
                 self.strays.append(fd)
                 return None
-            if registration is OWN:  # the doorbell
-                self.alert = True
-                return None
             if not registration.settled:
-                self.alert = True
+                self.alert = self.stale = True
                 self.doubtful.append(pair)
                 self.unsettled.append(registration)  # again, in case an exception came before it was noted
                 return None
             readiness = self.backend.decode(bits, registration.interest)
             if not (readiness.readable or readiness.writable or readiness.priority):
-                self.alert = True  # the backend owes a promised bit; what has none is no event
+                self.alert = self.stale = True  # the backend owes a promised bit; what has none is no event
                 return None
             event: Event[Any] = Event(registration.token, readiness, pair)
             registration.pairs += (pair,)
@@ -181,7 +189,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
             return None
         registration = self.registrations.get(pair[0])
         if registration is None or not registration.is_live():
-            self.alert = True
+            self.alert = self.stale = True
             self.strays.append(pair[0])
             return None
         return event
@@ -205,3 +213,66 @@ class Table(dict["Pair", "Event[Any] | None"]):
         events = {pair: self.pop(pair) for pair in registration.pairs if pair in self}
         registration.pairs = ()
         return events
+
+    # -- user space ----------------------------------------------------------------------------------------
+
+    def enlist(self, registration: UserRegistration, former: UserRegistration | None = None) -> None:
+        """Take up a user-space source in place of what it was registered as before; nothing once all is refused."""
+        source = registration.source
+        # From here on there is no call.
+        if self.refusal is not None:
+            return
+        source._registration = registration
+        if former in self.users:
+            del self.users[former]
+        if former in self.timed:
+            del self.timed[former]
+        self.users[registration] = None
+        if source._deadline is not None:
+            self.timed[registration] = None
+        self.pending[registration] = None
+        self.alert = True
+
+    def discharge(self, registration: UserRegistration) -> None:
+        """Let go of a user-space source, and of the events made for it."""
+        source = registration.source
+        # What is no user any more is not reported, whatever else of it a signal handler's exception leaves behind.
+        if source._registration is registration:
+            source._registration = None
+        self.users.pop(registration, None)
+        for others in self.timed, self.pending, self.woken:
+            others.pop(registration, None)
+        registration.events = {}
+
+    def hear(self) -> list[Event[Any]]:
+        """Take what user-space sources have to say: it stands in ``woken`` until it is handed out."""
+        heard = []
+        with self.lock:
+            if self.timed:
+                self._pass_time(monotonic())
+            for registration in [*self.pending]:
+                if registration not in self.users:
+                    self.pending.pop(registration, None)
+                elif (event := registration.take()) is not None:
+                    heard.append(event)
+            if self.pending:
+                self.alert = True  # what is level concerns the next wait as well
+        return heard
+
+    def _pass_time(self, now: float) -> None:
+        """Set what is due by now. While anything will be, that concerns each wait."""
+        for registration in [*self.timed]:
+            source = registration.source
+            if source._deadline is not None and source._deadline <= now and source._is_due(now):
+                source._ready |= 1
+                registration.stir(1)
+                source._deadline = NEVER  # until it is asked what has expired
+            if source._deadline != NEVER:
+                self.alert = True
+
+    def hear_again(self) -> None:
+        """Have that looked at again which an exception kept from being handed out."""
+        for registration in self.woken:
+            registration.armed = registration.interest
+            self.pending[registration] = None
+        self.woken = {}

@@ -43,6 +43,7 @@ from abc import ABC, abstractmethod
 from enum import Flag, auto
 
 from polling._typing import TYPE_CHECKING
+from polling.user import UserSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -68,8 +69,8 @@ class HasFileno(Protocol):
         """Give the descriptor's number, or -1 once closed."""
 
 
-Source: TypeAlias = HasFileno | int
-"""What can be registered: an object with ``fileno()``, or a bare descriptor.
+Source: TypeAlias = HasFileno | int | UserSource
+"""What can be registered: an object with ``fileno()``, a bare descriptor, or a source in user space.
 
 A bare number has no identity. It counts as live until it is deregistered, whatever becomes of it.
 """
@@ -181,9 +182,11 @@ class Backend(ABC):
 
     @abstractmethod
     def waiter(self) -> Wait:
-        """Give the function that waits; the waiting thread asks before its first wait and after each wake.
+        """Give the function that waits; the waiting thread asks before its first wait, and every so often.
 
-        So this is where a backend may set its house in order between two waits.
+        It asks again after an event that is nobody's, after a removal that met nothing to remove, after an
+        exception, and after some hundred waits; not after each wake. So this is where a backend may set its house
+        in order between two waits.
 
         The function takes a timeout in seconds (``None``: no limit; 0: do not block; at most 2,000,000;
         rounded up to the facility's grain, never down) and the largest number of pairs to return

@@ -6,12 +6,15 @@ caller's source are as they were before the call.
 
 __all__ = [
     "AlreadyRegisteredError",
+    "ChannelClosedError",
+    "ChannelFullError",
     "ForkedPollError",
     "InvalidSourceError",
     "NotRegisteredError",
     "PollBusyError",
     "PollClosedError",
     "PollingError",
+    "SlabFullError",
     "UnknownBackendError",
     "UnsupportedError",
     "UnsupportedSourceError",
@@ -56,3 +59,15 @@ class ForkedPollError(PollingError):
 
 class PollBusyError(PollingError):
     """Another call, in another thread or further up this one's stack, waits on this poll."""
+
+
+class ChannelClosedError(PollingError):
+    """The other end of the channel is closed, or this one."""
+
+
+class ChannelFullError(PollingError):
+    """As many messages as the channel's bound allows wait to be drained."""
+
+
+class SlabFullError(PollingError):
+    """The slab holds as many values as its capacity allows."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import ParamSpec, TypeVar
 
-    from polling.backend import Backend, Source
+    from polling.backend import Backend, HasFileno
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -36,7 +36,7 @@ class IoSource(ReportingSource):
 
     __slots__ = ("_obj", "_watcher")  # and none for weak references: so a poll holds it
 
-    def __init__(self, obj: Source) -> None:
+    def __init__(self, obj: HasFileno | int) -> None:
         if type(obj) is not int and not hasattr(obj, "fileno"):
             raise TypeError(f"IoSource wraps an int or an object with fileno(), not {type(obj).__name__}")
         self._obj = obj

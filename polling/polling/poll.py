@@ -22,7 +22,8 @@ Three more consequences:
   * ``repeat`` runs out after some hundred waits. That is the poll's slow pulse: every so often, and at no cost
     in between, it asks each source of a batch whether it is still what was registered.
   * Everything unusual (a wake, a close, a fork, a number that is nobody's) sets one flag, ``table.alert``; the
-    usual wait tests that and nothing else.
+    usual wait tests that and nothing else. What user space has to say is worked out behind that flag, too, and
+    while a timer runs it stays set.
   * The waits of one poll come one after the other, but registering goes on during a wait. No lock is held
     while the kernel waits.
 
@@ -61,7 +62,7 @@ from polling.errors import (
     UnsupportedSourceError,
 )
 from polling.event import Event, Interest, Mode
-from polling.waker import Waker
+from polling.user import NEVER, UserRegistration, UserSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -94,7 +95,7 @@ class Poll(Generic[T]):
 
     Each source is registered under a token, any object, which its events carry. Poll keeps no source
     alive: a source that is closed or dropped is deregistered thereby (objects that allow no weak
-    references, bare numbers, ``IoSource`` and ``Waker`` are held). Deregister before closing while a
+    references, bare numbers, ``IoSource`` and what is in user space are held). Deregister before closing while a
     duplicate may live.
 
     Args:
@@ -126,6 +127,7 @@ class Poll(Generic[T]):
         self._again: Final = chosen.rearm
         self._drop: Final = chosen.deregister
         self._forget: Final = self._table.forget
+        self._is_nested = False  # somebody asked for the descriptor
         self._emulated: Final = None if Capability.NATIVE_EDGE in chosen.capabilities else Mode.EDGE
         _POLLS.add(self)
 
@@ -145,7 +147,8 @@ class Poll(Generic[T]):
             AlreadyRegisteredError: *source*, or another open source under its number, is registered.
             InvalidSourceError: It is closed, its number is negative, or it is the poll's own.
             UnsupportedSourceError: A regular file, a directory, or what else the backend cannot watch.
-            UnsupportedError: The backend cannot give *mode* or *interest* for this source.
+            UnsupportedError: The backend cannot give *mode* or *interest* for this source, or it is one in user
+                space and registered at another poll.
             TypeError: *source* has no descriptor, or *interest* or *mode* is something else.
             PollClosedError, ForkedPollError: The poll is no longer usable.
             OSError: The kernel has no room (ENOSPC, ENOMEM).
@@ -158,8 +161,10 @@ class Poll(Generic[T]):
         if type(interest) is not Interest or type(mode) is not Mode:
             raise _wrong_types(interest, mode)
         try:
-            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, nor has user space: see below
         except (AttributeError, ValueError, OSError) as error:
+            if isinstance(source, UserSource):
+                return self._register_user(source, token, interest, mode)
             fd = _number(source, error)
         table = self._table
         registrations = self._registrations
@@ -222,8 +227,10 @@ class Poll(Generic[T]):
         if type(interest) is not Interest or type(mode) is not Mode:
             raise _wrong_types(interest, mode)
         try:
-            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, nor has user space: see below
         except (AttributeError, ValueError, OSError) as error:
+            if isinstance(source, UserSource):
+                return self._reregister_user(source, token, interest, mode)
             fd = _number(source, error)
         table = self._table
         lock = table.lock
@@ -282,8 +289,10 @@ class Poll(Generic[T]):
         Rules: ONE-04, ONE-05.
         """
         try:
-            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, which the next line answers
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, nor has user space: see below
         except (AttributeError, ValueError, OSError) as error:
+            if isinstance(source, UserSource):
+                return self._rearm_user(source)
             fd = _number(source, error)
         lock = self._table.lock
         try:
@@ -299,7 +308,7 @@ class Poll(Generic[T]):
             except RuntimeError:
                 pass  # a signal struck while another thread had it; see the top of this module
 
-    def deregister(self, source: Source | Waker[T]) -> None:
+    def deregister(self, source: Source) -> None:
         """Stop watching *source*, and let go of its token. No later wait reports it.
 
         A source that was closed in the meantime can still be deregistered, as long as its number was not
@@ -313,10 +322,10 @@ class Poll(Generic[T]):
         Rules: REG-02, REG-09, REG-13, REG-15, REG-25.
         """
         try:
-            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, nor has a waker: see below
+            fd = source.fileno()  # type: ignore[union-attr]  # an int has none, nor has user space: see below
         except AttributeError as error:
-            if isinstance(source, Waker):
-                return self._retire(source)
+            if isinstance(source, UserSource):
+                return self._deregister_user(source)
             fd = _number(source, error)
         except (ValueError, OSError) as error:
             if is_from_handler(error):
@@ -363,7 +372,7 @@ class Poll(Generic[T]):
         """
         key = event._key
         if not isinstance(key, tuple):
-            return key in self._table.wakers
+            return key in self._table.users
         registration = self._registrations.get(key[0])
         return self._table.get(key) is event and registration is not None and registration.is_live()
 
@@ -376,7 +385,7 @@ class Poll(Generic[T]):
             timeout: Seconds. ``None`` waits without limit; 0 does not wait, and neither does a negative number,
                 which is a deadline just passed. Any finite or infinite number will do. Never returns early;
                 late by up to the backend's grain, a millisecond unless it has ``Capability.SUB_MS``.
-            max_events: How many sources at most, from 1. Wakes come first, and on top of it.
+            max_events: How many sources at most, from 1. Wakes and all of user space come first, and on top of it.
 
         Returns:
             The events, at most one for each source, in no particular order. Empty only when the timeout has
@@ -416,10 +425,11 @@ class Poll(Generic[T]):
                 args[0] = timeout if timeout < LONGEST_WAIT else LONGEST_WAIT
             look = self._look
             if table.alert:
-                if self._resume():
-                    args[0] = 0
-                fetch = self._bind()
-                look = table.checked
+                self._resume()
+                args[0] = self._sooner(args[0])
+                if table.stale:
+                    fetch = self._bind()
+                    look = table.checked
             while True:
                 for raw in fetch:  # noqa: B007  # the wait; see the top of this module
                     break
@@ -430,7 +440,8 @@ class Poll(Generic[T]):
                 events = [look(raw[0])] if len(raw) == 1 else [*map(look, raw)]
                 if table.alert:
                     events = self._sort_out(events)
-                    fetch = self._bind()
+                    if table.stale:
+                        fetch = self._bind()
                     if events:
                         table.woken = {}  # from here to the caller there is no call, so no signal handler
                         return events  # type: ignore[return-value]  # _sort_out left no None
@@ -447,11 +458,13 @@ class Poll(Generic[T]):
                         args[0] = 0
                     else:
                         return []
+                if table.alert:
+                    args[0] = self._sooner(args[0])
                 raw = ()
         except BaseException as error:
             if raw:
                 table.cut_off = raw  # for the next wait to look at
-            table.alert = True
+            table.alert = table.stale = True
             if table.refusal is ForkedPollError and isinstance(error, OSError):
                 raise self._refused() from None  # a handler forked, and the child's descriptors are closed already
             raise
@@ -460,16 +473,30 @@ class Poll(Generic[T]):
             if table.refusal is not None:
                 self._leave()
 
-    def _resume(self) -> bool:
-        """Take up what an interrupted wait left; tell whether user space has something to say already."""
+    def _resume(self) -> None:
+        """Take up what an interrupted wait left."""
         table = self._table
         if table.refusal is not None:
             raise self._refused()
         if table.cut_off:
             self._look_again(table.cut_off)
             table.cut_off = ()
+        if table.woken:
+            table.hear_again()
         self._settle()
-        return bool(table.pending or table.woken)
+
+    def _sooner(self, timeout: float | None) -> float | None:
+        """Give the seconds to wait at most: less than *timeout* if user space has something to say before."""
+        table = self._table
+        for registration in [*table.pending]:
+            if registration.armed & registration.source._ready:
+                return 0
+        for registration in [*table.timed]:
+            deadline = registration.source._deadline
+            if deadline is not None and deadline != NEVER:
+                left = min(max(deadline - monotonic(), 0), LONGEST_WAIT)
+                timeout = left if timeout is None else min(left, timeout)
+        return timeout
 
     def _sort_out(self, events: list[Event[T] | None]) -> list[Event[T] | None]:
         """See to everything that an alert may stand for. Gives wakes and events, without the gaps."""
@@ -478,19 +505,21 @@ class Poll(Generic[T]):
         if table.refusal is not None:
             raise self._refused()
         if None in events:
-            events = [event for event in events if event is not None]
+            events = [event for event in events if event is not None] if len(events) > 1 else []
             while table.strays:
                 self._turn_away(table.strays[-1])
                 del table.strays[-1]
             if table.doubtful:
                 self._look_again(table.doubtful)
                 table.doubtful = []
-        self._settle()
-        for key, event in [*table.pending.items()]:
-            # At no point is a wake in neither; in both, it counts once.
-            table.woken[key] = event
-            table.pending.pop(key, None)  # a handler may have closed the poll just now
-        return [*table.woken.values(), *events]
+        if table.unsettled or table.removed:
+            self._settle()
+        if table.pending or table.timed:
+            heard = table.hear()
+            events = [*heard, *events] if events else [*heard]
+            if table.pending and self._is_nested:
+                self._backend.wake()  # for whoever watches this poll: there is more to come
+        return events
 
     def _settle(self) -> None:
         """Between two waits: what was changed during the last one is settled for the next."""
@@ -502,6 +531,7 @@ class Poll(Generic[T]):
 
     def _bind(self) -> Iterator[Sequence[Pair]]:
         """Ask the backend for its waiter, which lets it set its house in order, and wind the pulse up."""
+        self._table.stale = False
         with self._table.lock:
             return starmap(self._backend.waiter(), repeat(self._args, PULSE))
 
@@ -537,6 +567,8 @@ class Poll(Generic[T]):
     def fileno(self) -> int:
         """Give a descriptor that is readable while there are events, to watch this poll by another.
 
+        It knows nothing of time: a ``Timer`` here is not told of. Register that where the wait is.
+
         Raises:
             UnsupportedError: The backend has none (no ``Capability.NESTED``).
             PollClosedError, ForkedPollError: The poll is no longer usable.
@@ -545,6 +577,9 @@ class Poll(Generic[T]):
             raise self._refused()
         if Capability.NESTED not in self._backend.capabilities:
             raise UnsupportedError(f"the {self._backend.name} backend has no descriptor to be watched by")
+        self._is_nested = True
+        if self._table.pending:
+            self._backend.wake()
         return self._backend.fileno()
 
     def close(self) -> None:
@@ -573,9 +608,8 @@ class Poll(Generic[T]):
                 _silence(registration)
         self._registrations.clear()
         table.clear()
-        table.wakers.clear()
-        table.pending.clear()
-        table.woken = {}
+        for user in [*table.users]:
+            table.discharge(user)
         table.alert = True
 
     def _leave(self) -> bool:
@@ -637,7 +671,7 @@ class Poll(Generic[T]):
             return self._refused()
         return PollBusyError("another call is waiting on this poll; one at a time")
 
-    def _admit(self, source: Source, fd: int, interest: Interest, mode: Mode) -> None:
+    def _admit(self, source: object, fd: int, interest: Interest, mode: Mode) -> None:
         """Check what ``register`` does not check for everybody, and make room where a dead source had been."""
         if self._table.refusal is not None:
             raise self._refused()
@@ -660,7 +694,7 @@ class Poll(Generic[T]):
             self._remove(fd)
         self._check(source, fd, interest, mode)
 
-    def _check(self, source: Source, fd: int, interest: Interest, mode: Mode) -> None:
+    def _check(self, source: object, fd: int, interest: Interest, mode: Mode) -> None:
         """Refuse what this backend cannot give, and have an emulated edge's source report its would-blocks."""
         name = self._backend.name
         if Interest.PRIORITY in interest and Capability.PRIORITY not in self._backend.capabilities:
@@ -674,7 +708,7 @@ class Poll(Generic[T]):
                 )
             source._report_to(self._backend, fd)
 
-    def _change_specially(self, source: Source, registration: AnyRegistration, interest: Interest, mode: Mode) -> None:
+    def _change_specially(self, source: object, registration: AnyRegistration, interest: Interest, mode: Mode) -> None:
         """Do what ``reregister`` does not do for everybody: refuse, park, unpark, begin an emulated edge."""
         fd = registration.fd
         watched = registration()
@@ -698,7 +732,7 @@ class Poll(Generic[T]):
         """Take note that there was nothing to remove: what may be left of it is seen to before the next wait."""
         if error.errno not in _GONE:
             raise error
-        self._table.alert = True
+        self._table.alert = self._table.stale = True
 
     def _undone(self, registration: AnyRegistration, error: BaseException) -> BaseException:
         """Leave no trace of a registration that failed; give the exception to raise."""
@@ -758,16 +792,60 @@ class Poll(Generic[T]):
             errno.ENOENT, f"{source!r} is closed, and was not registered or its number was used again"
         )
 
-    def _retire(self, waker: Waker[T]) -> None:
-        """Deregister a waker."""
+    # -- user space ----------------------------------------------------------------------------------------
+
+    def _register_user(self, source: UserSource, token: T, interest: Interest, mode: Mode) -> None:
+        """Do what ``register`` does for a descriptor."""
+        table = self._table
+        registration = UserRegistration(source, token, interest, mode, table, self._backend.wake)
+        try:
+            with table.lock:
+                if table.refusal is None and source._registration is not None:
+                    if source._registration.table is table:
+                        raise AlreadyRegisteredError(errno.EEXIST, f"{source!r} is already registered")
+                    raise UnsupportedError(f"{source!r} is registered at another poll; user space has one at a time")
+                table.enlist(registration)
+                if table.refusal is not None:
+                    raise self._refused()
+            if registration.armed & source._ready:
+                self._backend.wake()
+        except BaseException:
+            if source._registration is registration:
+                table.discharge(registration)
+            raise
+
+    def _reregister_user(self, source: UserSource, token: T, interest: Interest, mode: Mode) -> None:
+        """Do what ``reregister`` does for a descriptor."""
         table = self._table
         with table.lock:
+            former = self._user_registration(source)
+            registration = UserRegistration(source, token, interest, mode, table, self._backend.wake)
+            table.enlist(registration, former)
             if table.refusal is not None:
                 raise self._refused()
-            if table.wakers.pop(waker._key, None) is None:
-                raise NotRegisteredError(errno.ENOENT, f"{waker!r} is not registered")
-            table.pending.pop(waker._key, None)
-            table.woken.pop(waker._key, None)
+        if registration.armed & source._ready:
+            self._backend.wake()
+
+    def _rearm_user(self, source: UserSource) -> None:
+        """Do what ``rearm`` does for a descriptor."""
+        with self._table.lock:
+            registration = self._user_registration(source)
+            registration.armed = registration.interest
+        if registration.stir(source._ready):
+            self._backend.wake()
+
+    def _deregister_user(self, source: UserSource) -> None:
+        """Do what ``deregister`` does for a descriptor."""
+        with self._table.lock:
+            self._table.discharge(self._user_registration(source))
+
+    def _user_registration(self, source: UserSource) -> UserRegistration:
+        if self._table.refusal is not None:
+            raise self._refused()
+        registration = source._registration
+        if registration is None or registration.table is not self._table:
+            raise NotRegisteredError(errno.ENOENT, f"{source!r} is not registered")
+        return registration
 
 
 def _silence(registration: AnyRegistration) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from polling._typing import TYPE_CHECKING, Generic, T
 from polling.errors import ForkedPollError
-from polling.event import Event, Readiness
+from polling.event import Interest, Mode
+from polling.user import UserSource
 
 if TYPE_CHECKING:
     from polling.poll import Poll
@@ -12,9 +13,10 @@ if TYPE_CHECKING:
 __all__ = ["Waker"]
 
 
-class Waker(Generic[T]):
+class Waker(UserSource, Generic[T]):
     """Makes ``poll()`` return, with a readable event under *token*.
 
+    It is a user-space source that is registered for edges when it is made, so that each wake is reported once.
     A poll may have several; each wakes under its own token. The poll holds it until
     ``poll.deregister(waker)`` or ``close``; it does not hold the poll.
 
@@ -24,17 +26,13 @@ class Waker(Generic[T]):
     Rules: WAK-01 to WAK-11.
     """
 
-    __slots__ = ("_event", "_key", "_ring", "_table")
+    __slots__ = ("_table", "_token")
 
     def __init__(self, poll: Poll[T], token: T) -> None:
+        super().__init__()
         self._table = poll._table
-        self._ring = poll.backend.wake
-        self._key = object()  # by which table and event know it: if they knew itself, it and its event were a cycle
-        self._event: Event[T] = Event(token, Readiness(readable=True), self._key)
-        with self._table.lock:
-            if self._table.refusal is not None:
-                raise poll._refused()
-            self._table.wakers[self._key] = self
+        self._token = token
+        poll.register(self, token, Interest.READABLE, Mode.EDGE)
 
     def wake(self) -> None:
         """End the wait in progress, or else the next one at once.
@@ -47,16 +45,13 @@ class Waker(Generic[T]):
 
         Threads: Any, also inside a signal handler. Takes no lock and never blocks.
         """
-        # What it has to say comes before the flag, and the flag before the bell: a waiter that has looked already
-        # is woken, one that has not sees it. The bell rings each time, since no flag can tell whether an
-        # earlier ring was heard before or after the waiter looked.
-        table = self._table
-        if self._key in table.wakers:
-            table.pending[self._key] = self._event
-            table.alert = True
-            self._ring()
-        elif table.refusal is ForkedPollError:
+        registration = self._registration
+        if registration is not None:
+            self._ready = 1
+            if registration.stir(1):  # what _set does, which would be a call more
+                registration.ring()
+        elif self._table.refusal is ForkedPollError:
             raise ForkedPollError("this waker's poll belongs to the parent process")
 
     def __repr__(self) -> str:
-        return f"<Waker {self._event.token!r}>"
+        return f"<Waker {self._token!r}>"

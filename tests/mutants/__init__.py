@@ -2,18 +2,18 @@
 
 They prove that the conformance kit can fail: a rule whose test lets its mutant pass tests nothing. A mutant is a class
 with a docstring of one line, which says what is wrong, and with ``breaks``, the rules that must find it. It derives
-from one of our backends, or from ``Poll``, which then stands ``on`` one. The modules are for the families of
-rules; what several mutants share stands here.
+from one of our backends, or from ``Poll``, which then stands ``on`` one, or from a part that is made for
+``Poll``. The modules are for the families of rules; what several mutants share stands here.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
-from polling import Backend, Interest, Mode, Poll, Readiness
+from polling import Backend, Channel, EventLoop, Interest, Mode, Poll, Readiness, Signals, Timer
 from polling.backend import Pair, Wait
 from polling_backends import _flags
 from polling_backends._completion_port import ABORTED, Packet
@@ -30,6 +30,7 @@ else:
 
 __all__ = [
     "FAMILIES",
+    "PARTS",
     "Contrary",
     "Decoding",
     "Fetching",
@@ -40,6 +41,7 @@ __all__ = [
     "Wrong",
     "described",
     "right_for",
+    "stands_on",
     "unusual",
     "wrong_in",
 ]
@@ -47,6 +49,11 @@ __all__ = [
 FAMILIES = (
     *("registering", "modes", "edges", "oneshots", "events", "batches", "sources", "waits", "lifetimes"),
     *("filters", "completions"),
+    "userspace",
+    "messages",
+    "timing",
+    "receiving",
+    "looping",
 )
 """The modules of wrong ones."""
 
@@ -134,13 +141,17 @@ class Front(Poll[object]):
     on: ClassVar[type[Backend]] = EpollBackend
 
 
-Wrong: TypeAlias = type[Backend] | type[Front]
+PARTS: Mapping[str, type] = {"channel": Channel, "timer": Timer, "signals": Signals, "event_loop": EventLoop}
+"""What stands on user space, by the name under which the suite makes it. A mutant of one is tried on epoll."""
+
+Wrong: TypeAlias = type
+"""A mutant: of a backend, of the front object, or of a part."""
 
 
 def wrong_in(family: str) -> Iterator[tuple[Wrong, tuple[str, ...]]]:
     """Give the wrong ones of a module in their order, each with the rules it breaks."""
     for found in vars(import_module(f"{__name__}.{family}")).values():
-        if isinstance(found, type) and issubclass(found, Backend | Front) and "breaks" in vars(found):
+        if isinstance(found, type) and "breaks" in vars(found):
             yield found, tuple(vars(found)["breaks"])
 
 
@@ -159,7 +170,14 @@ def described(wrong: Wrong) -> str:
 
 def right_for(wrong: Wrong) -> type[Backend]:
     """Give the backend of ours that it would be, but for the mistake."""
-    backend = wrong.on if issubclass(wrong, Front) else wrong
+    backend = stands_on(wrong)
     if issubclass(backend, KqueueBackend):
         return OnFreeBSD
     return next((ours for ours in (PollBackend, IocpBackend) if issubclass(backend, ours)), EpollBackend)
+
+
+def stands_on(wrong: Wrong) -> type[Backend]:
+    """Give the backend that it is, or is tried on."""
+    if issubclass(wrong, Backend):
+        return wrong
+    return wrong.on if issubclass(wrong, Front) else EpollBackend

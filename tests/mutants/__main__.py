@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from polling_conformance.rules import RULES
 
-from . import FAMILIES, Front, described, unusual, wrong_in
+from . import FAMILIES, described, stands_on, unusual, wrong_in
 
 print("""\
 <!-- Generated from tests/mutants. In tests/, run python -m mutants > ../docs/mutants.md -->
@@ -21,8 +21,7 @@ backend that is named last.
 rows = [(rule, wrong) for family in FAMILIES for wrong, breaks in wrong_in(family) for rule in breaks]
 order = list(RULES)
 for rule, wrong in sorted(rows, key=lambda row: order.index(row[0])):
-    on = wrong.on.name if issubclass(wrong, Front) else wrong.name
-    print(f"| [{rule}](contract.md#{rule}) | {described(wrong)} | `{wrong.__name__}` | {on} |")
+    print(f"| [{rule}](contract.md#{rule}) | {described(wrong)} | `{wrong.__name__}` | {stands_on(wrong).name} |")
 print("""
 ## Right, though unusual
 

@@ -10,6 +10,7 @@ import termios
 import time
 
 from polling import AlreadyRegisteredError, Capability, Interest, Mode
+from polling._registry import number_of
 from polling.backend import Source, Wait
 from polling_backends._flags import HUP, IN, OUT, RDHUP
 from polling_backends.epoll import ET, MASKS, ONESHOT, EpollBackend
@@ -211,7 +212,7 @@ class RefusedRegistrationChangesTheMode(Front):
         try:
             super().register(source, token, interest, mode)
         except AlreadyRegisteredError:
-            self._change(source if isinstance(source, int) else source.fileno(), interest, mode)
+            self._change(number_of(source), interest, mode)
             raise
 
 

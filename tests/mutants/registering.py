@@ -16,7 +16,7 @@ from polling import (
     InvalidSourceError,
     Mode,
     NotRegisteredError,
-    Waker,
+    UserSource,
 )
 from polling._registry import AnyRegistration, number_of
 from polling.backend import Source
@@ -47,7 +47,7 @@ class DeregisteringForgives(Front):
 
     breaks = ("REG-02",)
 
-    def deregister(self, source: Source | Waker[object]) -> None:
+    def deregister(self, source: Source) -> None:
         try:
             super().deregister(source)
         except NotRegisteredError:
@@ -94,8 +94,8 @@ class ClosedSourceCannotBeDeregistered(Front):
 
     breaks = ("REG-09",)
 
-    def deregister(self, source: Source | Waker[object]) -> None:
-        if not isinstance(source, Waker) and number_of(source) < 0:
+    def deregister(self, source: Source) -> None:
+        if not isinstance(source, UserSource) and number_of(source) < 0:
             raise InvalidSourceError(f"{source!r} is closed")
         super().deregister(source)
 
@@ -114,9 +114,9 @@ class TokenStaysWithTheNumber(Front):
     ) -> None:
         super().register(source, self._tokens.setdefault(number_of(source), token), interest, mode)
 
-    def deregister(self, source: Source | Waker[object]) -> None:
+    def deregister(self, source: Source) -> None:
         super().deregister(source)
-        if not isinstance(source, Waker):
+        if not isinstance(source, UserSource):
             self._tokens.pop(number_of(source), None)
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from polling import Poll
+from polling import Backend, Poll
 from polling_conformance import BackendConformance
 from polling_conformance.harness import rule_of
 
-from . import Front, Wrong
+from . import PARTS, Front, Wrong, stands_on
 from .trial import Said
 
 __all__ = ["run", "suite_of"]
@@ -51,8 +51,11 @@ def suite_of(backend: str, rules: Collection[str] | None) -> type:
             return front(front.on)
 
         members.update(backend=front.on, new_poll=new_poll)
-    else:
+    elif issubclass(found, Backend):
         members.update(backend=found)
+    else:
+        members.update({name: found for name, part in PARTS.items() if issubclass(found, part)})
+        members.update(backend=stands_on(found))
     return type("TestTrial", (BackendConformance,), members)
 
 

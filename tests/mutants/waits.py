@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from polling import Backend, Capability, Event, Readiness
 from polling.backend import Wait
+from polling.user import UserRegistration
 from polling_backends._flags import IN
 from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
@@ -234,7 +235,7 @@ class SignalsWaitToo(Fetching):
 class WakeIsLost(Front):
     """A wake that comes before the wait is forgotten when it begins."""
 
-    breaks = ("WAK-02",)
+    breaks = ("WAK-02", "USR-01")
 
     def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
         self._table.pending.clear()
@@ -249,9 +250,8 @@ class WakeIsSticky(Front):
     def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
         events = super().poll(timeout, max_events)
         for event in events:
-            if event._key in self._table.wakers:
-                self._table.pending[event._key] = event
-                self._table.alert = True
+            if isinstance(event._key, UserRegistration):
+                event._key.stir(1)
         return events
 
 
@@ -264,7 +264,7 @@ class EachWakeIsCounted(Front):
         known = self.__dict__.setdefault("known", set())
         events = super().poll(timeout, max_events)
         fresh = [event for event in events if event._key not in known]
-        known.update(event._key for event in events if event._key in self._table.wakers)
+        known.update(event._key for event in events if isinstance(event._key, UserRegistration))
         return fresh
 
 
@@ -293,7 +293,7 @@ class BellBlocks(PollBackend):
 class WakeTakesALock(EpollBackend):
     """Waking takes a lock, which the same thread has when a signal handler wakes within a wake."""
 
-    breaks = ("WAK-05",)
+    breaks = ("WAK-05", "USR-07")
 
     def __init__(self) -> None:
         super().__init__()
@@ -320,7 +320,7 @@ class WakesAreShared(Front):
     """What wakes have to say stands in one place for all polls, and whoever waits next takes it."""
 
     breaks = ("WAK-08",)
-    all: ClassVar[dict[object, Event[object]]] = {}
+    all: ClassVar[dict[UserRegistration, None]] = {}
 
     def __init__(self, backend: type[Backend]) -> None:
         super().__init__(backend)
@@ -338,10 +338,10 @@ class FirstWakerStandsForAll(Front):
 
     def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
         events = super().poll(timeout, max_events)
-        first = next(iter(self._table.wakers), None)
-        wakes = [event for event in events if event._key in self._table.wakers and event._key != first]
-        for wake in wakes:
-            object.__setattr__(wake, "token", self._table.wakers[first]._event.token)  # type: ignore[attr-defined]
+        first = next(iter(self._table.users), None)
+        for event in events:
+            if isinstance(event._key, UserRegistration) and first is not None:
+                object.__setattr__(event, "token", first.token)
         return events
 
 
@@ -351,7 +351,7 @@ class WakeIsNoEvent(Front):
     breaks = ("WAK-09",)
 
     def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
-        return [event for event in super().poll(timeout, max_events) if event._key not in self._table.wakers]
+        return [event for event in super().poll(timeout, max_events) if isinstance(event._key, tuple)]
 
 
 class WakeSaysEverything(Front):
@@ -362,7 +362,7 @@ class WakeSaysEverything(Front):
     def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:
         both = Readiness(readable=True, writable=True)
         return [
-            Event(event.token, both, event._key) if event._key in self._table.wakers else event
+            Event(event.token, both, event._key) if isinstance(event._key, UserRegistration) else event
             for event in super().poll(timeout, max_events)
         ]
 

@@ -6,7 +6,7 @@ import socket
 import subprocess
 from typing import assert_type
 
-from polling import Interest, IoSource, Poll, Source, Waker
+from polling import Interest, IoSource, Mode, Poll, Source, UserSource, Waker
 from polling.net import TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream
 
 
@@ -54,6 +54,18 @@ def bridged(poll: Poll[str], fd: int) -> None:
     assert_type(source.do_io(Interest.READABLE, os.read, fd, 16), bytes)
     source.do_io(Interest.READABLE, os.read, "fd", 16)  # type: ignore[arg-type]  # must be refused: the call's own type
     source.drained(Interest.READABLE)
+
+
+def user_space(poll: Poll[str]) -> None:
+    source = UserSource()
+    poll.register(source, "user space", Interest.READ_WRITE, Mode.EDGE)
+    source.set()
+    source.clear(Interest.WRITABLE)
+    assert_type(source.readiness, Interest)
+    any_kind: Source = source
+    poll.deregister(any_kind)
+    IoSource(source)  # type: ignore[arg-type]  # must be refused: has no descriptor
+    source.set(1)  # type: ignore[arg-type]  # must be refused: no Interest
 
 
 def woken(poll: Poll[str]) -> None:

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from polling_conformance.harness import rule_of
 from polling_conformance.suite.capacity import CapacityRules
+from polling_conformance.suite.channels import ChannelRules
 from polling_conformance.suite.closing import ClosingRules
 from polling_conformance.suite.edge import EdgeRules
 from polling_conformance.suite.events import EventRules
 from polling_conformance.suite.interest import InterestRules
 from polling_conformance.suite.level import LevelRules
+from polling_conformance.suite.loops import LoopRules
 from polling_conformance.suite.machine import Machines
 from polling_conformance.suite.oneshot import OneshotRules
 from polling_conformance.suite.ownership import OwnershipRules
+from polling_conformance.suite.received import ReceivedSignalRules
 from polling_conformance.suite.registration import RegistrationRules
 from polling_conformance.suite.signals import SignalRules
 from polling_conformance.suite.smoke import Smoke
 from polling_conformance.suite.sources import SourceRules
 from polling_conformance.suite.threads import ThreadRules
 from polling_conformance.suite.timeouts import TimeoutRules
+from polling_conformance.suite.timers import TimerRules
+from polling_conformance.suite.user import UserRules
 from polling_conformance.suite.wakers import WakerRules
 
 __all__ = ["BackendConformance"]
@@ -34,12 +39,17 @@ class BackendConformance(
     EventRules,
     TimeoutRules,
     SignalRules,
+    ReceivedSignalRules,
     WakerRules,
     CapacityRules,
     ClosingRules,
     SourceRules,
+    TimerRules,
+    UserRules,
     ThreadRules,
     Machines,
+    ChannelRules,
+    LoopRules,
 ):
     """Every rule a backend must keep, and the machines that look for what no rule's test thought of.
 
