@@ -196,7 +196,7 @@ def test_each_event_says_something_of_its_own_direction_and_of_no_other(
         said = backend.decode(bits, interest)
         assert said.readable == (which == READ and Interest.READABLE in interest)
         assert said.writable == (which == WRITE and Interest.WRITABLE in interest)
-        assert said.read_closed == (said.readable and bool(flags & EOF))
+        assert said.read_closed == (which == READ and bool(flags & EOF))
         assert said.write_closed == (which == WRITE and bool(flags & EOF))
         assert said.error == bool(flags & EOF and fflags)
 

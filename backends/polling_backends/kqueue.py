@@ -253,12 +253,11 @@ class KqueueBackend(Backend):
         return batch
 
     def decode(self, bits: int, interest: Interest) -> Readiness:
-        readable = bool(interest & Interest.READABLE and bits & CAN_READ)
         return Readiness(
-            readable=readable,
+            readable=bool(interest & Interest.READABLE and bits & CAN_READ),
             writable=bool(interest & Interest.WRITABLE and bits & CAN_WRITE),
             error=bool(bits & FAILED),
-            read_closed=readable and bool(bits & READ_OVER),
+            read_closed=bool(bits & READ_OVER),
             write_closed=bool(bits & WRITE_OVER),
         )
 
@@ -299,9 +298,9 @@ class KqueueBackend(Backend):
         if which == WRITE and flags & ONESHOT and not self._watched.get(fd, ((), ONESHOT))[1] & (ONESHOT | CLEAR):
             self._lapsed.append(fd)
             self.wake()
-        # The reader of a FIFO and the other side of a terminal may come back; only what a socket says is final.
-        final = which == READ or _is_socket(fd)
-        return -which | (-which << 2 if final else 0) | (FAILED if fflags else 0)
+        # Only what a socket says is final, and of this direction: the others of a FIFO and of a terminal may come back,
+        # and a pipe says the same at either end.
+        return -which | (-which << 2 if _is_socket(fd) else 0) | (FAILED if fflags else 0)
 
 
 def _adding(fd: int, filters: Collection[int], flags: int) -> list[Kevent]:
