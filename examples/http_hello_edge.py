@@ -119,7 +119,8 @@ def main() -> None:
     parser.add_argument("--backend", help="the poll's backend (default: the best one here)")
     parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: %(default)s)")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does
+    for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell had it ignored, as in the background
+        signal.signal(number, signal.default_int_handler)
     with Poll(arguments.backend) as poll, TcpListener.open(("127.0.0.1", arguments.port)) as listener:
         server = Server(poll, listener)
         try:
