@@ -22,7 +22,7 @@ write and nothing on the waiter's side.
 
 Ghosts cost nothing until there is ground for suspicion: the kernel says ENOENT or EBADF when a number is removed or
 changed, as it does for each source that was closed first. Then the next time the waiting thread asks for its
-waiter, which is after an exception, after an event that is nobody's, after a dead source's number was taken by another,
+waiter, which is after a wake, after an event that is nobody's, after a dead source's number was taken by another,
 or some hundred waits later, we read what the kernel watches from ``/proc/self/fdinfo``. A number that stands there
 twice, or that we do not watch, is a ghost, and the only way to be rid of it is a new epoll instance. ``dup2`` puts
 it under the old number, and because the waiting thread itself does it, nobody is left waiting on the old one.

@@ -158,8 +158,8 @@ class Table(dict["Pair", "Event[Any] | None"]):
     def __missing__(self, pair: Pair) -> Event[Any] | None:
         """Make the event for a pair not seen before, or say why there is none: None and an alert."""
         fd, bits = pair
-        if self.registrations.get(fd) is OWN:  # the doorbell
-            self.alert = True
+        if self.registrations.get(fd) is OWN:  # the doorbell, which a backend may ring for itself, too
+            self.alert = self.stale = True
             return None
         with self.lock:
             registration = self.registrations.get(fd)

@@ -182,11 +182,11 @@ class Backend(ABC):
 
     @abstractmethod
     def waiter(self) -> Wait:
-        """Give the function that waits; the waiting thread asks before its first wait, and every so often.
+        """Give the function that waits; the waiting thread asks before its first wait and after each wake.
 
-        It asks again after an event that is nobody's, after a removal that met nothing to remove, after an
-        exception, and after some hundred waits; not after each wake. So this is where a backend may set its house
-        in order between two waits.
+        It asks as well after an event that is nobody's, after a removal that met nothing to remove, after an exception,
+        and after some hundred waits. So this is where a backend may set its house in order between two waits, and
+        ``wake`` is how it asks for that.
 
         The function takes a timeout in seconds (``None``: no limit; 0: do not block; at most 2,000,000;
         rounded up to the facility's grain, never down) and the largest number of pairs to return
