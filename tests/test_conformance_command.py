@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
 from html import escape
 from pathlib import Path
@@ -158,8 +160,6 @@ def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
     page = (project / "out.html").read_text(encoding="utf-8")
     for part in (RULES["LVL-01"].intent, failure["expectation"], failure["observation"], failure["script"]):
         assert re.sub("`([^`]*)`", r"<code>\1</code>", escape(part)) in page
-    (project / "conftest.py").unlink()
-    (project / "pytest.ini").unlink()
     (project / "again.py").write_text(failure["script"], encoding="utf-8")
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     again = subprocess.run([sys.executable, "again.py"], env=plain, capture_output=True, text=True, timeout=60)
@@ -193,6 +193,43 @@ def test_a_backend_that_hangs_or_dies_costs_one_rule_and_not_the_run(project: Pa
     if sys.platform != "win32":  # where 0 is no question, but a Ctrl-C
         with pytest.raises(ProcessLookupError):
             os.kill(int((project / "hanging.pid").read_text(encoding="utf-8")), 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process can be sent a SIGTERM that it handles there")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_what_was_started_also_what_hangs(project: Path, number: signal.Signals) -> None:
+    scratch = project / "scratch"
+    scratch.mkdir()
+    command = [sys.executable, "-m", "polling_conformance", "mine:Deadly", "--rules", "ONE-01"]
+    environment = {**os.environ, "TMPDIR": str(scratch), "POLLING_TIME_SCALE": "10"}  # so that it hangs on
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+        hanging = project / "hanging.pid"
+        end = time.monotonic() + 60
+        while not (hanging.exists() and hanging.read_text()) and time.monotonic() < end:
+            time.sleep(0.01)
+        worker = int(hanging.read_text())
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    assert not [*scratch.iterdir()]
+    with pytest.raises(ProcessLookupError):
+        os.kill(worker, 0)
+
+
+@pytest.mark.parametrize("trouble", ["import nowhere", "class B(Backend):\n    @classmethod\n    def unavailable_reason(cls): 1 / 0"])
+def test_a_broken_package_is_named_and_in_nobody_else_s_way(
+    project: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
+) -> None:
+    package = project / "site" / "broken-1.0.dist-info"
+    package.mkdir(parents=True)
+    (package / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (package / "entry_points.txt").write_text("[polling.backends]\nbroken = broken_module:B\n")
+    (package.parent / "broken_module.py").write_text(f"from polling import Backend\n{trouble}\n")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")]))
+    ended = run("--rules", "LVL-02")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert re.search(r"polling-conformance: backend 'broken' is left out: .*; name the backends", ended.stderr)
+    ended = run("poll", "--rules", "LVL-02")
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_no_rule_is_tried_while_smoke_fails(project: Path) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import signal
 import sys
 import tomllib
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from polling import available_backends
@@ -42,7 +45,7 @@ def main() -> int:
         reports = {form: path for form in ("html", "json", "junit") if (path := getattr(arguments, form)) is not None}
         for path in reports.values():
             _writable(path)
-        targets = list(dict.fromkeys(arguments.backend)) or list(available_backends())
+        targets = list(dict.fromkeys(arguments.backend)) or _available()
         if not targets:
             raise Refusal("no backend can run here: `python -m polling` says why")
         shown: list[str] = []
@@ -51,7 +54,8 @@ def main() -> int:
             shown.extend(rows)
             return Matrix(sys.stdout, targets, rows).tell
 
-        conclusions = asyncio.run(check(targets, rows, known, thorough=arguments.thorough, begin=begin))
+        with _terminable():
+            conclusions = asyncio.run(check(targets, rows, known, thorough=arguments.thorough, begin=begin))
     except Refusal as refusal:
         print(f"polling-conformance: {refusal}", file=sys.stderr)
         return 2
@@ -88,6 +92,29 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--thorough", action="store_true", help="search longer: at most 10 minutes a backend")
     parser.add_argument("--list", action="store_true", help="only list the rules: id, level, status, sentence")
     return parser
+
+
+def _available() -> list[str]:
+    """Name the backends that can run here. Of one that is broken nobody shall think that it was tested."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            return list(available_backends())
+        except Exception as error:
+            raise Refusal(f"{error}; name the backends that are to be tested") from error
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """End on SIGTERM as on SIGINT, also where that was ignored: what was started is ended, too."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 def _rows(wanted: str | None, tested: Sequence[str]) -> list[str]:

@@ -59,11 +59,11 @@ def reproduction(conclusion: Conclusion, failure: Failure) -> str:
     if not failure.test:
         return ""
     module, colon, name = conclusion.target.partition(":")
-    lines = ["import pytest", "", "from polling_conformance import BackendConformance"]
+    lines = ["import os", "", "import pytest", "", "from polling_conformance import BackendConformance"]
     if colon:
         lines.append(f"from {module} import {name} as target")
     if conclusion.description.is_suite:
-        lines = ["import pytest", "", lines.pop(), "", "", "class TestBackend(target):", "    pass"]
+        lines = ["import os", "", "import pytest", "", lines.pop(), "", "", "class TestBackend(target):", "    pass"]
     else:
         lines += ["", "", "class TestBackend(BackendConformance):"]
         lines.append("    backend = target" if colon else f"    backend = {conclusion.target!r}")
@@ -71,7 +71,9 @@ def reproduction(conclusion: Conclusion, failure: Failure) -> str:
     lines.insert(0, f"{about}. Save this where the backend can be imported, and run it.")
     address = "::TestBackend::" + failure.test
     lines += ["", "", 'if __name__ == "__main__":', f"    test = __file__ + {address!r}"]
-    lines += ['    raise SystemExit(pytest.main(["-p", "no:cacheprovider", test]))', ""]
+    # With nobody's configuration: a project's own may keep pytest from finding the test.
+    options = '"-c", os.devnull, "--noconftest", "-p", "no:cacheprovider"'
+    lines += [f"    raise SystemExit(pytest.main([{options}, test]))", ""]
     return "\n".join(lines)
 
 

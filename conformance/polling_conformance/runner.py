@@ -389,7 +389,8 @@ async def check(
     Raises:
         Refusal: Some target cannot be tested; no test was run on any.
     """
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    # PYTHONOPTIMIZE would take the assertions out of the tests.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHONOPTI"))}
     environment |= {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONPATH": os.pathsep.join(path or os.curdir for path in sys.path),

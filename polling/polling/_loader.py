@@ -43,12 +43,13 @@ def backend_names() -> tuple[str, ...]:
 def available_backends() -> dict[str, type[Backend]]:
     """Give the backends that run on this machine, by name, best first.
 
-    One of an installed package that cannot be imported is left out, with a RuntimeWarning that says why.
+    One of an installed package that cannot be imported, or asked, is left out, with a RuntimeWarning that says why.
     """
     found: dict[str, type[Backend]] = {}
     for name in backend_names():
         try:
             backend = load_backend(name)
+            reason = backend.unavailable_reason()
         except Exception as error:
             if name in BUILT_IN:
                 raise
@@ -56,7 +57,7 @@ def available_backends() -> dict[str, type[Backend]]:
 
             warnings.warn(f"backend {name!r} is left out: {error!r}", RuntimeWarning, stacklevel=2)
             continue
-        if backend.unavailable_reason() is None:
+        if reason is None:
             found[name] = backend
     return found
 
