@@ -215,7 +215,9 @@ def test_a_signal_ends_what_was_started_also_what_hangs(project: Path, number: s
         os.kill(worker, 0)
 
 
-@pytest.mark.parametrize("trouble", ["import nowhere", "class B(Backend):\n    @classmethod\n    def unavailable_reason(cls): 1 / 0"])
+@pytest.mark.parametrize(
+    "trouble", ["import nowhere", "class B(Backend):\n    @classmethod\n    def unavailable_reason(cls): 1 / 0"]
+)
 def test_a_broken_package_is_named_and_in_nobody_else_s_way(
     project: Path, monkeypatch: pytest.MonkeyPatch, trouble: str
 ) -> None:

@@ -191,7 +191,7 @@ def test_each_event_says_something_of_its_own_direction_and_of_no_other(
     with near, far:
         fd = near.fileno()
         backend = OnScript(lambda _c, _m, _t: [(fd, which, flags, fflags if flags & EOF else 0, 0)])
-        backend.reregister(fd, interest, Mode.LEVEL)
+        backend.register(fd, interest, Mode.LEVEL)
         [(_, bits)] = backend.waiter()(0, 8)
         said = backend.decode(bits, interest)
         assert said.readable == (which == READ and Interest.READABLE in interest)
@@ -199,6 +199,42 @@ def test_each_event_says_something_of_its_own_direction_and_of_no_other(
         assert said.read_closed == (which == READ and bool(flags & EOF))
         assert said.write_closed == (which == WRITE and bool(flags & EOF))
         assert said.error == bool(flags & EOF and fflags)
+
+
+def test_a_handler_s_error_is_not_taken_for_a_close() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        backend = OnFreeBSD()
+        backend.register(near.fileno(), Interest.READABLE, Mode.ONESHOT)
+
+        def struck(changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
+            raise ValueError("by the handler of a signal")
+
+        backend._control, control = struck, backend._control
+        with pytest.raises(ValueError, match="handler"):
+            backend.rearm(near.fileno(), Interest.READABLE)
+        backend._control = control
+        backend.close()
+        backend.rearm(near.fileno(), Interest.READABLE)  # closed, and so nothing to look at
+        backend.wake()
+
+
+def test_a_pipe_that_is_refused_leaves_nothing_in_the_books() -> None:
+    def refuse(changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
+        reasons = {READ: errno.ENOMEM, WRITE: errno.EPIPE}
+        return [(fd, which, 0, 0, reasons.get(which, 0) if flags & ADD else 0) for fd, which, flags, _, _ in changes]
+
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        backend = OnScript(refuse)
+        backend._control = refuse
+        with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+            backend.register(writer, Interest.READ_WRITE, Mode.LEVEL)
+        assert not backend._both
+        assert not backend._readerless
+    finally:
+        os.close(writer)
 
 
 # -- between the kernel's answer and its use -----------------------------------------------------------------

@@ -151,6 +151,7 @@ class KqueueBackend(Backend):
             self._ring = partial(self._control, [(own, user, 0, NOTE_TRIGGER, 0)], 0, 0)
             self._internal = (own,)
         self._watched: dict[int, tuple[tuple[int, ...], int]] = {}  # the filters asked for, and their flags
+        self._sockets: set[int] = set()  # numbers of those whose EV_EOF is final
         self._both: set[int] = set()  # numbers with two filters, whose events are to be brought together
         self._shots: set[int] = set()  # those of them that are oneshots
         self._spent: set[int] = set()  # those of these that have fired since they were armed
@@ -170,11 +171,12 @@ class KqueueBackend(Backend):
         kind = os.fstat(fd).st_mode
         if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        _put(fd, self._sockets, stat.S_ISSOCK(kind))
         self.reregister(fd, interest, mode)
 
     def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
         filters, flags = FILTERS[interest], FLAGS[mode]
-        was_spent, was_readerless = fd in self._spent, fd in self._readerless
+        was_spent, was_readerless, was_both = fd in self._spent, fd in self._readerless, fd in self._both
         self._spent.discard(fd)  # before the kernel hears of it, as in rearm
         self._readerless.discard(fd)
         errors = self._change([*_deleting(fd), *_adding(fd, filters, flags)])
@@ -183,8 +185,8 @@ class KqueueBackend(Backend):
             was_armed = [which for which, error in zip(BOTH, errors, strict=False) if not error]
             if was_spent:
                 self._spent.add(fd)
-            if was_readerless:
-                self._readerless.add(fd)
+            _put(fd, self._readerless, was_readerless)
+            _put(fd, self._both, was_both)
             _, former = self._watched.get(fd, ((), 0))
             self._change([*_deleting(fd), *_adding(fd, was_armed, former)])
             failure = errno.EPERM if failure in UNWATCHABLE else failure
@@ -196,7 +198,7 @@ class KqueueBackend(Backend):
     def deregister(self, fd: int) -> None:
         self._watched.pop(fd, None)
         self._change(_deleting(fd))  # ENOENT and EBADF: nothing to delete, see above
-        for numbers in self._both, self._shots, self._spent, self._readerless:
+        for numbers in self._both, self._shots, self._spent, self._readerless, self._sockets:
             numbers.discard(fd)
 
     def rearm(self, fd: int, interest: Interest) -> None:
@@ -207,7 +209,8 @@ class KqueueBackend(Backend):
             try:
                 self._change(_adding(fd, again, flags))  # EBADF: closed, and nothing to look at
             except ValueError:
-                pass  # the poll was closed by a signal's handler just now
+                if self._ring is not None:
+                    raise  # by the handler of a signal; else one has closed the poll just now
 
     def waiter(self) -> Wait:
         for fd in {event[0] for event in self._fetched}:
@@ -233,12 +236,15 @@ class KqueueBackend(Backend):
         asked = max_events
         merged: dict[int, int] = {}
         while True:
-            known = merged.copy()
+            news = False
             for fd, which, flags, fflags, _ in answer:
                 if fd not in spent:
                     bits = -which if flags < EOF else self._over(fd, which, flags, fflags)
-                    merged[fd] = merged[fd] | bits if fd in merged else bits
-            if len(answer) < asked or len(merged) == max_events or (merged and merged == known):
+                    known = merged.get(fd, 0)
+                    if known | bits != known:
+                        merged[fd] = known | bits
+                        news = True
+            if len(answer) < asked or len(merged) == max_events or (merged and not news):
                 break
             asked = max_events - len(merged)
             for answer in starmap(self._control, (((), asked, 0),)):
@@ -267,7 +273,8 @@ class KqueueBackend(Backend):
             try:
                 ring()
             except ValueError:
-                pass  # closed at this moment
+                if self._ring is not None:
+                    raise  # by the handler of a signal; else closed at this moment
 
     def fileno(self) -> int:
         return self._kernel.fileno()
@@ -300,7 +307,7 @@ class KqueueBackend(Backend):
             self.wake()
         # Only what a socket says is final, and of this direction: the others of a FIFO and of a terminal may come back,
         # and a pipe says the same at either end.
-        return -which | (-which << 2 if _is_socket(fd) else 0) | (FAILED if fflags else 0)
+        return -which | (-which << 2 if fd in self._sockets else 0) | (FAILED if fflags else 0)
 
 
 def _adding(fd: int, filters: Collection[int], flags: int) -> list[Kevent]:
@@ -309,15 +316,6 @@ def _adding(fd: int, filters: Collection[int], flags: int) -> list[Kevent]:
 
 def _deleting(fd: int) -> list[Kevent]:
     return [(fd, which, DELETE | RECEIPT, 0, 0) for which in BOTH]
-
-
-def _is_socket(fd: int) -> bool:
-    try:
-        return stat.S_ISSOCK(os.fstat(fd).st_mode)
-    except OSError as error:
-        if error.errno != errno.EBADF:
-            raise  # by the handler of a signal
-        return False  # closed by another thread
 
 
 def _put(fd: int, numbers: set[int], belongs: bool) -> None:
