@@ -444,7 +444,8 @@ class Model:
         asked = registration.interest.name
         if not bits or Verdict.NEVER in verdicts:
             raise Broken("INT-04 EVT-01", f"bits of {name}'s interest {asked}, one at least", f"{event}")
-        if not registration.is_ghost and said & registration.file.false_hints():
+        haunted = registration.is_ghost or self.numbers[name] in self.haunted  # a ghost's news may be taken for its own
+        if not haunted and said & registration.file.false_hints():
             raise Broken("EVT-04 EVT-06 EVT-14 SPU-02", f"no hint that is not true of {name}", f"{event}")
         self._judge_hints(event, registration, said & HINTS.keys())
         owed = registration.owed()
