@@ -1,4 +1,4 @@
-"""The smaller servers of examples/, each as a process of its own, on every backend."""
+"""The examples beside http_hello, each as a process of its own, on every backend."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -218,3 +219,34 @@ def test_a_signal_ends_a_server_cleanly(script: str, number: signal.Signals) -> 
     with drive.Server("-W", "error", EXAMPLES / f"{script}.py", *port) as server:
         server.process.send_signal(number)
         assert server.process.wait(PATIENCE) == 0
+
+
+# User space.
+
+
+def test_hello_comes_through_the_pipe() -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", EXAMPLES / "hello_pipe.py"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.stdout, done.stderr, done.returncode) == ("pipe: hello\n", "", 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no process can be sent a SIGINT of its own there")
+def test_the_ticker_ticks_and_quits_on_sigint(backend: str) -> None:
+    program = [sys.executable, "-W", "error", str(EXAMPLES / "ticker.py"), "--every", "0.01", "--backend", backend]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as ticker:
+        assert ticker.stdout is not None
+        assert ticker.stderr is not None
+        try:
+            assert [ticker.stdout.readline() for _ in range(3)] == ["tick 1\n", "tick 2\n", "tick 3\n"]
+            ticker.send_signal(signal.SIGINT)
+            assert ticker.wait(60) == 0
+        finally:
+            ticker.kill()
+        *_, last = ticker.stdout.read().splitlines()
+        assert last.endswith(" ticks, and that is it")
+        assert ticker.stderr.read() == ""

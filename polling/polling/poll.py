@@ -419,7 +419,9 @@ class Poll(Generic[T]):
             if timeout is None:
                 deadline = args[0] = None
             else:
-                timeout = _seconds(timeout)
+                timeout = checked_seconds(timeout, "timeout must be a number of seconds or None")
+                if timeout < 0:
+                    timeout = 0.0
                 deadline = monotonic() + timeout
                 late = False
                 args[0] = timeout if timeout < LONGEST_WAIT else LONGEST_WAIT
@@ -893,17 +895,21 @@ def _translated(error: OSError, source: object) -> OSError | PollingError:
     return error
 
 
-def _seconds(timeout: object) -> float:
-    """Check a timeout and give it as a float of at least 0, perhaps infinite."""
-    if not hasattr(timeout, "__float__") and not hasattr(timeout, "__index__"):
-        raise TypeError(f"timeout must be a number of seconds or None, not {timeout!r}")
+def checked_seconds(number: object, rule: str) -> float:
+    """Give a number of seconds as a float, perhaps infinite.
+
+    Raises:
+        TypeError, ValueError: It is no number, or NaN: *rule*, in words, does not hold.
+    """
+    if not hasattr(number, "__float__") and not hasattr(number, "__index__"):
+        raise TypeError(f"{rule}, not {number!r}")
     try:
-        seconds = float(timeout)  # type: ignore[arg-type]  # just checked
+        seconds = float(number)  # type: ignore[arg-type]  # just checked
     except OverflowError:
-        seconds = float("inf") if timeout > 0 else 0.0  # type: ignore[operator]  # an int beyond all floats
+        seconds = NEVER if number > 0 else -NEVER  # type: ignore[operator]  # an int beyond all floats
     if seconds != seconds:
-        raise ValueError("timeout must be a number of seconds or None, not NaN")
-    return seconds if seconds > 0 else 0.0
+        raise ValueError(f"{rule}, not NaN")
+    return seconds
 
 
 def _batch_size(max_events: object) -> int:

@@ -25,6 +25,7 @@ from heapq import heapify, heappop, heappush, heapreplace
 from time import monotonic
 
 from polling._typing import TYPE_CHECKING, Generic, T
+from polling.poll import checked_seconds
 from polling.user import NEVER, UserSource
 
 if TYPE_CHECKING:
@@ -99,9 +100,9 @@ class Timer(UserSource, Generic[T]):
         """
         now = monotonic()
         if not ((seconds.__class__ is float or seconds.__class__ is int) and 0 <= seconds < LONG):
-            seconds = max(_checked(seconds, "seconds"), 0)
+            seconds = max(checked_seconds(seconds, "seconds must be a number"), 0)
         if every is not None:
-            every = _checked(every, "every")
+            every = checked_seconds(every, "every must be a number of seconds or None")
             if every <= 0:
                 raise ValueError(f"every must be more than 0 seconds, not {every}")
         deadline = now + seconds
@@ -241,16 +242,3 @@ class Timeout:
         if self._entry[_STATE] is _OVER:
             return "<Timeout: over>"
         return f"<Timeout {self._entry[_STATE]!r} in {self._entry[_DEADLINE] - monotonic():.3f} s>"
-
-
-def _checked(number: object, name: str) -> float:
-    """Give a number of seconds as a float, perhaps infinite."""
-    if not hasattr(number, "__float__") and not hasattr(number, "__index__"):
-        raise TypeError(f"{name} must be a number of seconds, not {number!r}")
-    try:
-        seconds = float(number)  # type: ignore[arg-type]  # just checked
-    except OverflowError:
-        seconds = NEVER if number > 0 else -NEVER  # type: ignore[operator]  # an int beyond all floats
-    if seconds != seconds:
-        raise ValueError(f"{name} must be a number of seconds, not NaN")
-    return seconds
