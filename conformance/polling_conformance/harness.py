@@ -364,23 +364,35 @@ def until_blocked(thread: threading.Thread) -> None:
 
     A thread that merely lost the interpreter lock gets it back within the switch interval, and moves on; one
     that is blocked is found at the same instruction of the same frame again. Two looks, one interval apart,
-    decide. On a machine too busy to run a ready thread for that long the answer comes early; a rule
-    must therefore hold in either order, and only has less bite then.
+    decide. On Linux it must also have slept from the one to the other without a break: so a thread that was
+    woken, and finds no core to run on, is not taken for blocked. Elsewhere the answer comes early on a machine
+    as busy as that; a rule must therefore hold in either order, and only has less bite then.
 
     Raises:
         TimeoutError: The thread ended, or never stood still.
     """
     deadline = time.monotonic() + SIGNAL_WAIT
-    last: tuple[FrameType, int] | None = None
+    last: tuple[FrameType, int, str] | None = None
     while thread.is_alive() and time.monotonic() < deadline:
+        sleep = _sleep(thread)
         frame = sys._current_frames().get(thread.ident or 0)  # the only view of another thread that Python has
-        look = frame and (frame, frame.f_lasti)
+        look = frame and sleep and (frame, frame.f_lasti, sleep)
         if look and look == last:
             return
-        last = look
+        last = look or None
         del frame, look
         time.sleep(sys.getswitchinterval())
     raise TimeoutError(f"{thread.name} {'did not stand still' if thread.is_alive() else 'ended'} instead of blocking")
+
+
+def _sleep(thread: threading.Thread) -> str:
+    """Tell a sleep of *thread* from all its others, as far as the system shows them: empty while it is awake."""
+    try:
+        with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii", errors="replace") as file:
+            status = dict(line.split(":\t") for line in file)
+    except OSError:
+        return "unseen"
+    return f"sleep {status.get('voluntary_ctxt_switches')}" if status["State"].startswith("S") else ""
 
 
 class Running(Generic[T_co]):

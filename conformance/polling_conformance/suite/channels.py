@@ -145,6 +145,15 @@ class ChannelRules(Harness):
             self.expect_silence(poll)
         self.expect_error(ChannelClosedError, channel.receiver.drain)
 
+    @pytest.mark.parametrize("mode", Mode)
+    def test_THR_04_the_senders_end_ends_a_wait(self, poll: Poll[object], mode: Mode) -> None:
+        channel = self.channel()
+        poll.register(channel.receiver, "messages", Interest.READABLE, mode)
+        waiter = self.in_thread(poll.poll).blocked()
+        channel.sender.close()
+        self._expect_one_event(waiter.result())
+        self.expect_error(ChannelClosedError, channel.receiver.drain)
+
     @pytest.mark.parametrize("end", ["sender", "receiver"])
     def test_THR_04_who_waits_for_room_learns_of_the_end(self, end: str) -> None:
         channel = self.channel(1)
