@@ -389,7 +389,7 @@ def _sleep(thread: threading.Thread) -> str:
     """Tell a sleep of *thread* from all its others, as far as the system shows them: empty while it is awake."""
     try:
         with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii", errors="replace") as file:
-            status = dict(line.split(":\t") for line in file)
+            status = dict(line.partition(":\t")[::2] for line in file)
     except OSError:
         return "unseen"
     return f"sleep {status.get('voluntary_ctxt_switches')}" if status["State"].startswith("S") else ""
