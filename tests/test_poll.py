@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -145,6 +146,29 @@ def test_a_oneshot_whose_batch_was_cut_off_is_armed_in_both_directions(
     drain(far)
     [event] = poll.poll(SILENT)
     assert event.writable
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="on Windows no socket can be put under a number")
+@pytest.mark.parametrize("mode", [Mode.ONESHOT, Mode.EDGE_ONESHOT])
+def test_a_batch_cut_off_arms_nobody_elses_number(
+    poll: Poll[object], sockets: Sockets, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    near, far = sockets
+    far.send(b"x")
+    poll.register(near, "near", Interest.READABLE, mode)
+    cut_off_a_wait(poll, monkeypatch)
+    number = near.fileno()
+    near.close()
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"x")
+        if ours.fileno() != number:
+            os.dup2(ours.fileno(), number)
+        try:
+            assert poll.poll(SILENT) == []
+        finally:
+            if ours.fileno() != number:
+                os.close(number)
 
 
 def test_a_wait_of_no_time_sees_what_is_ready_behind_the_doorbell(poll: Poll[object], sockets: Sockets) -> None:
