@@ -13,7 +13,7 @@ from multiprocessing.connection import Client, Listener
 
 import pytest
 
-from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, available_backends
+from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, Readiness, available_backends
 from polling.net import TcpListener, TcpStream, UdpSocket
 from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
@@ -169,6 +169,30 @@ def test_a_batch_cut_off_arms_nobody_elses_number(
         finally:
             if ours.fileno() != number:
                 os.close(number)
+
+
+@pytest.mark.parametrize("mode", [Mode.LEVEL, Mode.ONESHOT])
+@pytest.mark.parametrize("interest", [Interest.READABLE, Interest.NONE])
+def test_a_backend_that_was_left_with_another_interest_is_told_again(
+    poll: Poll[object], sockets: Sockets, monkeypatch: pytest.MonkeyPatch, interest: Interest, mode: Mode
+) -> None:
+    near, far = sockets
+    poll.register(near, "near", interest, mode)
+    if not interest:
+        poll.backend.register(near.fileno(), Interest.READ_WRITE, mode)
+    poll.backend.reregister(near.fileno(), Interest.READ_WRITE, mode)  # a change that was begun, and not undone
+    decode = poll.backend.decode
+    decoded: list[int] = []
+
+    def count(bits: int, interest: Interest) -> Readiness:
+        decoded.append(bits)
+        return decode(bits, interest)
+
+    monkeypatch.setattr(poll.backend, "decode", count)
+    assert poll.poll(SILENT) == []
+    assert len(decoded) <= 2
+    far.send(b"x")
+    assert tokens(poll.poll(10 if interest else SILENT)) == (["near"] if interest else [])
 
 
 def test_a_wait_of_no_time_sees_what_is_ready_behind_the_doorbell(poll: Poll[object], sockets: Sockets) -> None:
