@@ -95,7 +95,7 @@ def test_ci_runs_every_default_environment_of_tox() -> None:
     matrix = re.search(r"^ +check: \[(.*)\]$", text(".github/workflows/ci.yml"), re.MULTILINE)
     assert matrix is not None, "the CI workflow has no matrix of checks"
     assert matrix[1].split(", ") == checks
-    assert ",".join(checks) in text(".ci/run")
+    assert " ".join(checks) in text(".ci/run")
 
 
 # -- dependencies ----------------------------------------------------------------------------------------------

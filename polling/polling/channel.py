@@ -17,13 +17,13 @@ from __future__ import annotations
 
 from threading import Condition, RLock
 
+from polling._closing import Closing
 from polling._typing import TYPE_CHECKING, Generic, T
 from polling.errors import ChannelClosedError, ChannelFullError
 from polling.user import UserSource
 
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Final, Self
+    from typing import Final
 
 __all__ = ["Channel", "Receiver", "Sender"]
 
@@ -64,7 +64,7 @@ class Channel(Generic[T]):
         self.sender: Final[Sender[T]] = Sender(self.receiver)
 
 
-class Receiver(UserSource, Generic[T]):
+class Receiver(UserSource, Closing, Generic[T]):
     """The end of a channel at which messages arrive: readable while there are any, and for good after the last."""
 
     __slots__ = ("_bound", "_closed", "_ended", "_lock", "_messages", "_room", "_rung_for")
@@ -150,19 +150,11 @@ class Receiver(UserSource, Generic[T]):
         with self._lock:
             self._room.notify_all()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
     def __repr__(self) -> str:
         return f"<Receiver: {'closed' if self._closed else f'{len(self._messages)} messages'}>"
 
 
-class Sender(Generic[T]):
+class Sender(Closing, Generic[T]):
     """The end of a channel for all who send."""
 
     __slots__ = ("_receiver",)
@@ -207,14 +199,6 @@ class Sender(Generic[T]):
         receiver._ended = True
         receiver._set(1)
         receiver._tell_senders()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Sender to {self._receiver!r}>"

@@ -16,6 +16,7 @@ import sys
 from collections import deque
 from functools import partial
 
+from polling._closing import Closing
 from polling._typing import TYPE_CHECKING, Generic, T
 from polling.channel import Channel
 from polling.errors import NotRegisteredError
@@ -29,8 +30,7 @@ from polling.waker import Waker
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable
-    from types import TracebackType
-    from typing import Any, Final, Self
+    from typing import Any, Final
 
     from typing_extensions import TypeVar
 
@@ -81,7 +81,7 @@ class Handler(Generic[T, M, S]):
         loop.reset(source)
 
 
-class EventLoop(Generic[T, M, S]):
+class EventLoop(Closing, Generic[T, M, S]):
     """Waits, and calls a handler, until it is shut down.
 
     Args:
@@ -195,14 +195,6 @@ class EventLoop(Generic[T, M, S]):
     def close(self) -> None:
         """Close the poll. Sources stay open. Closing again does nothing."""
         self._poll.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     # -- dispatch --------------------------------------------------------------------------------------------
 

@@ -20,13 +20,13 @@ import sys
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from polling._closing import Closing
 from polling._report import ReportingSource
 from polling.errors import UnsupportedError
 from polling.event import Interest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
     from typing import Self
 
     from typing_extensions import Buffer
@@ -304,7 +304,7 @@ class UnixDatagram(_Socket):
         return cls.adopt(one), cls.adopt(other)
 
 
-class _PipeEnd(ReportingSource):
+class _PipeEnd(ReportingSource, Closing):
     """What both ends of a pipe have in common. On Windows they are sockets."""
 
     _watcher: tuple[Backend, int] | None = None
@@ -332,14 +332,6 @@ class _PipeEnd(ReportingSource):
                 self._socket.close()
             else:
                 os.close(fd)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_fd", -1) >= 0:

@@ -46,6 +46,7 @@ from operator import index
 from time import monotonic
 
 from polling import _loader
+from polling._closing import Closing
 from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table, is_from_handler
 from polling._report import ReportingSource
 from polling._typing import TYPE_CHECKING, Generic, T
@@ -66,8 +67,7 @@ from polling.user import NEVER, UserRegistration, UserSource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from types import TracebackType
-    from typing import Any, Final, Self
+    from typing import Any, Final
 
     from polling.backend import Pair, Source
 
@@ -90,7 +90,7 @@ _WRITABLE: Final = Interest.WRITABLE
 _READ_WRITE: Final = Interest.READ_WRITE
 
 
-class Poll(Generic[T]):
+class Poll(Closing, Generic[T]):
     """Waits for many sources at once.
 
     Each source is registered under a token, any object, which its events carry. Poll keeps no source
@@ -637,14 +637,6 @@ class Poll(Generic[T]):
         if self._table.refusal is None:
             self._shut(ForkedPollError)
             self._backend.abandon()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __del__(self) -> None:
         if getattr(self, "_again", None) is not None and self._table.refusal is None:

@@ -30,6 +30,7 @@ import sys
 import threading
 from functools import partial
 
+from polling._closing import Closing
 from polling._report import ReportingSource
 from polling._typing import TYPE_CHECKING
 from polling.errors import AlreadyRegisteredError, InvalidSourceError
@@ -37,8 +38,8 @@ from polling.event import Interest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import FrameType, TracebackType
-    from typing import Any, Final, Self
+    from types import FrameType
+    from typing import Any, Final
 
     from polling.backend import Backend
 
@@ -48,7 +49,7 @@ NOBODY: Final = -1
 """What stands for no wake-up descriptor."""
 
 
-class Signals(ReportingSource):
+class Signals(ReportingSource, Closing):
     """Receives signals, which so do not do what they do otherwise: a source, readable while some have arrived.
 
         with Signals([signal.SIGINT, signal.SIGTERM]) as signals:
@@ -176,14 +177,6 @@ class Signals(ReportingSource):
         except OSError:
             if self._far.fileno() >= 0:
                 raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         names = " ".join(member.name for member in self._members.values())
