@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import sys
 from contextlib import suppress
+from pathlib import Path
 from select import select
 
 import pytest
 
-from polling.net import PipeReader, TcpListener, TcpStream, pipe
+from polling.net import PipeReader, TcpListener, TcpStream, UnixListener, pipe
 from polling_conformance.harness import reset
 
 
@@ -48,6 +49,16 @@ def test_a_connection_reset_before_it_is_accepted_is_accepted_or_called_aborted(
         select([listener], [], [], 10)
         with suppress(ConnectionAbortedError):
             listener.accept()[0].close()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+def test_a_listener_that_cannot_listen_leaves_nothing_behind(tmp_path: Path) -> None:
+    for backlog in 2**40, "many":
+        with pytest.raises((OverflowError, TypeError)):
+            UnixListener.open(tmp_path / "socket", backlog=backlog)  # type: ignore[arg-type]  # that is what is wrong
+        with pytest.raises((OverflowError, TypeError)):
+            TcpListener.open(("127.0.0.1", 0), backlog=backlog)  # type: ignore[arg-type]  # the same
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_connect_that_cannot_begin_says_why() -> None:

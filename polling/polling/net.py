@@ -216,12 +216,27 @@ class UdpSocket(_Socket):
         return _bound(cls._fresh(family), resolved)
 
 
-class UnixStream(_Socket):
+class _UnixSocket(_Socket):
+    __slots__ = ()
+
+    _families = (_UNIX,) if _UNIX is not None else ()
+
+    @classmethod
+    def pair(cls) -> tuple[Self, Self]:
+        """Make two sockets that are connected to each other.
+
+        Raises:
+            UnsupportedError: This system has no Unix sockets.
+        """
+        one, other = socket.socketpair(_unix_family(), cls._kind)
+        return cls.adopt(one), cls.adopt(other)
+
+
+class UnixStream(_UnixSocket):
     """One end of a Unix stream connection."""
 
     __slots__ = ()
 
-    _families = (_UNIX,) if _UNIX is not None else ()
     _kind = socket.SOCK_STREAM
 
     @classmethod
@@ -240,23 +255,13 @@ class UnixStream(_Socket):
             raise
         return stream
 
-    @classmethod
-    def pair(cls) -> tuple[Self, Self]:
-        """Make two streams that are connected to each other.
-
-        Raises:
-            UnsupportedError: This system has no Unix sockets.
-        """
-        one, other = socket.socketpair(_unix_family(), cls._kind)
-        return cls.adopt(one), cls.adopt(other)
-
 
 class UnixListener(_StreamListener):
     """Accepts Unix stream connections."""
 
     __slots__ = ()
 
-    _families = UnixStream._families
+    _families = _UnixSocket._families
 
     @classmethod
     def open(cls, path: PathLike, *, backlog: int = 1024) -> Self:
@@ -267,7 +272,15 @@ class UnixListener(_StreamListener):
             OSError: The path exists already, or cannot. Nothing stays open.
         """
         listener = _bound(cls._fresh(_unix_family()), os.fspath(path))
-        listener.listen(backlog)
+        try:
+            listener.listen(backlog)
+        except BaseException:
+            listener.close()
+            try:
+                os.unlink(path)
+            except (OSError, ValueError):
+                pass  # Linux has names that are no files
+            raise
         return listener
 
     def accept(self) -> tuple[UnixStream, Any]:
@@ -275,12 +288,11 @@ class UnixListener(_StreamListener):
         return self._accept_as(UnixStream)
 
 
-class UnixDatagram(_Socket):
+class UnixDatagram(_UnixSocket):
     """Sends and receives Unix datagrams."""
 
     __slots__ = ()
 
-    _families = UnixStream._families
     _kind = socket.SOCK_DGRAM
 
     @classmethod
@@ -292,16 +304,6 @@ class UnixDatagram(_Socket):
             OSError: The path exists already, or cannot. Nothing stays open.
         """
         return _bound(cls._fresh(_unix_family()), os.fspath(path))
-
-    @classmethod
-    def pair(cls) -> tuple[Self, Self]:
-        """Make two sockets that are connected to each other.
-
-        Raises:
-            UnsupportedError: This system has no Unix sockets.
-        """
-        one, other = socket.socketpair(_unix_family(), cls._kind)
-        return cls.adopt(one), cls.adopt(other)
 
 
 class _PipeEnd(ReportingSource, Closing):
