@@ -173,22 +173,33 @@ def test_a_batch_cut_off_arms_nobody_elses_number(
 
 @pytest.mark.parametrize("mode", [Mode.LEVEL, Mode.ONESHOT])
 @pytest.mark.parametrize("interest", [Interest.READABLE, Interest.NONE])
-def test_a_backend_that_was_left_with_another_interest_is_told_again(
+def test_a_change_that_two_handlers_left_half_undone_is_undone_by_the_next_wait(
     poll: Poll[object], sockets: Sockets, monkeypatch: pytest.MonkeyPatch, interest: Interest, mode: Mode
 ) -> None:
     near, far = sockets
-    poll.register(near, "near", interest, mode)
-    if not interest:
-        poll.backend.register(near.fileno(), Interest.READ_WRITE, mode)
-    poll.backend.reregister(near.fileno(), Interest.READ_WRITE, mode)  # a change that was begun, and not undone
-    decode = poll.backend.decode
+    backend = poll.backend
+    make, decode = backend.reregister if interest else backend.register, backend.decode
     decoded: list[int] = []
+
+    def change(fd: int, interest: Interest, mode: Mode) -> None:
+        if interest is Interest.READ_WRITE:
+            make(fd, interest, mode)
+        strike()  # after it was made, and before it is undone
+
+    def drop(fd: int) -> None:
+        strike()
 
     def count(bits: int, interest: Interest) -> Readiness:
         decoded.append(bits)
         return decode(bits, interest)
 
-    monkeypatch.setattr(poll.backend, "decode", count)
+    poll.register(near, "near", interest, mode)
+    with monkeypatch.context() as patch:
+        for name, patched in ("_change", change), ("_add", change), ("_drop", drop):
+            patch.setattr(poll, name, patched)
+        with pytest.raises(Struck):
+            poll.reregister(near, "other", Interest.READ_WRITE, mode)
+    monkeypatch.setattr(backend, "decode", count)
     assert poll.poll(SILENT) == []
     assert len(decoded) <= 2
     far.send(b"x")

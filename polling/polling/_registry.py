@@ -175,16 +175,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
                 return None
             readiness = self.backend.decode(bits, registration.interest)
             if not (readiness.readable or readiness.writable or readiness.priority):
-                # No event, for the backend owes a promised bit. Exceptions of signal handlers, two in one change, can
-                # leave it with another interest than ours; it is told again, or the wait would spin.
-                self.alert = self.stale = True
-                try:
-                    if registration.interest:
-                        self.backend.reregister(fd, registration.interest, registration.mode)
-                    else:
-                        self.backend.deregister(fd)
-                except OSError:
-                    pass  # closed: a stray, from the next wait on
+                self.alert = self.stale = True  # the backend owes a promised bit; what has none is no event
                 return None
             event: Event[Any] = Event(registration.token, readiness, pair)
             registration.pairs += (pair,)

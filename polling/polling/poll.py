@@ -538,13 +538,22 @@ class Poll(Closing, Generic[T]):
             return starmap(self._backend.waiter(), repeat(self._args, PULSE))
 
     def _look_again(self, pairs: Sequence[Pair]) -> None:
-        """Have these sources reported again, if they are still ready; in LEVEL they are anyway."""
+        """Tell the backend anew what it is to watch of these sources, which reports them again if they are still ready.
+
+        What changed while it was fetched, or was cut off by a signal handler's exception, may be there otherwise than
+        here; and a oneshot was disarmed as a whole, whichever part of its interest was reported.
+        """
         with self._table.lock:
             for fd, _ in pairs:
                 registration = self._registrations.get(fd)
-                if registration is not None and registration.interest and registration.mode is not Mode.LEVEL:
-                    # All of the interest, for a oneshot was disarmed as a whole, whichever part of it was reported.
-                    self._again(fd, registration.interest)
+                if registration is not None and registration is not OWN:
+                    try:
+                        if registration.interest:
+                            self._change(fd, registration.interest, registration.mode)
+                        else:
+                            self._drop(fd)
+                    except OSError:
+                        pass  # closed, or taken out already: nothing to look at
 
     def _turn_away(self, fd: int) -> None:
         """Take a number out of the backend that turned up and is nobody's, or whose source is closed.
