@@ -321,3 +321,28 @@ def test_a_handler_that_waits_in_the_midst_of_a_change_leaves_no_outdated_event(
         poll.deregister(near)
 
     assert at_each_step(scene, poll) > 3
+
+
+@pytest.mark.parametrize("afterwards", [(), ("new",)])
+def test_a_handler_that_makes_changes_in_the_midst_of_a_wait_is_heeded_from_then_on(
+    poll: Poll[object], sockets: Sockets, afterwards: tuple[str, ...]
+) -> None:
+    near, far = sockets
+    far.send(b"x")
+
+    def change() -> None:
+        poll.deregister(near)
+        for token in afterwards:
+            poll.register(near, token)
+
+    def scene(interrupt: Interrupter) -> None:
+        poll.register(near, "old")
+        outcome = interrupt(lambda: poll.poll(0), change)
+        assert outcome.error is None, outcome
+        assert tokens(outcome.returned or []) in ([], ["old"], [*afterwards]), outcome
+        if outcome.where:
+            assert tokens(poll.poll(10 if afterwards else 0)) == [*afterwards], outcome
+        if afterwards or not outcome.where:
+            poll.deregister(near)
+
+    assert at_each_step(scene, poll) > 3

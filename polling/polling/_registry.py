@@ -178,9 +178,14 @@ class Table(dict["Pair", "Event[Any] | None"]):
                 self.alert = self.stale = True  # the backend owes a promised bit; what has none is no event
                 return None
             event: Event[Any] = Event(registration.token, readiness, pair)
-            registration.pairs += (pair,)
-            self[pair] = event
-            return event
+            # A signal handler may have changed or removed the registration by now. From here on there is no call.
+            if registration.settled and fd in self.registrations and self.registrations[fd] is registration:
+                registration.pairs += (pair,)
+                self[pair] = event
+                return event
+            self.alert = self.stale = True
+            self.doubtful.append(pair)
+            return None
 
     def checked(self, pair: Pair) -> Event[Any] | None:
         """Look *pair* up, for a backend that reports whatever has the number now."""
