@@ -19,7 +19,7 @@ from polling_backends._completion_port import (
     Operation,
     Packet,
 )
-from polling_backends._emulated_port import EmulatedPort, Misuse
+from polling_backends._emulated_port import EmulatedPort, Misuse, _Request
 
 if EmulatedPort.unavailable_reason() is not None:
     pytest.skip("this system has no poll(2) to emulate a completion port by", allow_module_level=True)
@@ -221,6 +221,23 @@ def test_cancelling_what_has_ended_or_not_begun_does_nothing(port: EmulatedPort,
     packet = port.get(FOREVER)
     port.cancel(operation)
     assert packet == packet_of(operation)
+    assert port.get(0) is None
+
+
+def test_an_operation_that_is_cancelled_while_it_ends_has_one_packet(port: EmulatedPort, pair: Pair) -> None:
+    near, far = pair
+    operation = begun(port, near)
+    far.send(b"x")
+    end = port._end
+    with pytest.MonkeyPatch.context() as patch:
+
+        def cancelled_first(request: _Request, error: int) -> None:
+            patch.undo()
+            port.cancel(operation)  # as another thread does, right then
+            end(request, error)
+
+        patch.setattr(port, "_end", cancelled_first)
+        assert port.get(FOREVER) == packet_of(operation, ABORTED)
     assert port.get(0) is None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import select
 import socket
@@ -14,7 +15,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 import polling
-from polling import Interest, Mode, Poll, Waker
+from polling import Event, Interest, Mode, Poll, Waker
+from polling._registry import Registration
 from polling_backends import _completion_port
 from polling_backends._completion_port import (
     CHUNK,
@@ -26,10 +28,13 @@ from polling_backends._completion_port import (
     WindowsPort,
     describe,
 )
-from polling_backends._emulated_port import EmulatedPort
-from polling_backends.iocp import IocpBackend
+from polling_backends._emulated_port import EmulatedPort, _Request
+from polling_backends.iocp import IocpBackend, _Socket, _Watch
+from polling_conformance.interrupt import Interrupter, at_each_step
 
 WINDOWS = sys.platform == "win32"
+PORT: type = WindowsPort if WINDOWS else EmulatedPort
+"""That of this platform."""
 
 if IocpBackend.unavailable_reason() is not None:
     pytest.skip(f"no completion port: {IocpBackend.unavailable_reason()}", allow_module_level=True)
@@ -173,11 +178,13 @@ def test_a_change_of_interest_keeps_the_operation(poll: Poll[object], backend: I
         assert [*backend._operations.values()] == [operation]
 
 
-def test_three_thousand_idle_connections_leave_nothing_behind(backend: IocpBackend) -> None:
+def test_three_thousand_idle_connections_leave_nothing_behind() -> None:
     count = 3000
-    with descriptors(2 * count + 100):
-        ends = [connected() for _ in range(count)]
+    with descriptors(2 * count + 700):
+        handles, objects, threads = highest_of(2 * count + 500), kept(), threading.enumerate()
+        backend = IocpBackend()
         poll = Poll(backend)
+        ends = [connected() for _ in range(count)]
         for near, _ in ends:
             poll.register(near, near)
         assert poll.poll(0) == []
@@ -188,6 +195,7 @@ def test_three_thousand_idle_connections_leave_nothing_behind(backend: IocpBacke
             (event,) = poll.poll(10)
             assert event.token is near
             near.recv(1)
+        del event
         for near, far in ends:
             near.close()
             far.close()
@@ -196,8 +204,32 @@ def test_three_thousand_idle_connections_leave_nothing_behind(backend: IocpBacke
             assert poll.poll(0.1) == []
         assert not backend._operations
         assert not backend._hot
+        assert not backend._watches
         poll.close()
         assert not _completion_port._LIMBO
+        assert threading.enumerate() == threads
+        del poll, backend
+        assert kept() == objects
+        assert highest_of(2 * count + 500) <= handles + 4 * 50, "descriptors or handles are left"
+
+
+def highest_of(count: int) -> int:
+    """Give the highest number among *count* new sockets: higher by each descriptor, or handle, that there is besides.
+
+    For a system gives the free numbers before it counts on; descriptors in steps of one, handles in steps of four.
+    """
+    opened = [socket.socket() for _ in range(count)]
+    highest = max(sock.fileno() for sock in opened)
+    for sock in opened:
+        sock.close()
+    return highest
+
+
+def kept() -> int:
+    """Count the objects there are of those that a registration takes."""
+    gc.collect()
+    kinds = (IocpBackend, PORT, _Socket, _Watch, Operation, _Request, Registration, Event)
+    return sum(isinstance(found, kinds) for found in gc.get_objects())
 
 
 def test_closing_ends_what_is_outstanding(backend: IocpBackend, pair: Ends) -> None:
@@ -211,7 +243,7 @@ def test_closing_ends_what_is_outstanding(backend: IocpBackend, pair: Ends) -> N
     assert not [thread for thread in threading.enumerate() if "watcher" in thread.name]
 
 
-@pytest.mark.parametrize("waiting", ["before", "between", "seldom"])
+@pytest.mark.parametrize("waiting", ["between", "seldom"])
 def test_ten_thousand_rounds_leave_few_operations(
     poll: Poll[object], backend: IocpBackend, pair: Ends, waiting: str
 ) -> None:
@@ -264,6 +296,15 @@ def test_a_closed_port_binds_nothing(pair: Ends) -> None:
     assert not port.attach(pair[0].fileno())
 
 
+def test_the_close_of_a_port_does_not_wait_for_what_never_began(pair: Ends, monkeypatch: pytest.MonkeyPatch) -> None:
+    port = IocpBackend.open_port()
+    operation = port.receive(pair[0].fileno(), False, None)
+    outstanding = {operation.address: operation}
+    monkeypatch.setattr(port, "get", lambda milliseconds: pytest.fail("it waits for a packet"))
+    port.close(outstanding)
+    assert not outstanding
+
+
 # -- sockets that need a watch ---------------------------------------------------------------------------
 
 
@@ -313,9 +354,8 @@ def test_a_datagram_that_comes_just_before_the_receive_is_reported() -> None:
         near.bind(("127.0.0.1", 0))
         far.connect(near.getsockname())
         near.setblocking(False)
-        base: type = WindowsPort if WINDOWS else EmulatedPort
 
-        class Late(base):  # type: ignore[misc]  # the port of this platform
+        class Late(PORT):  # type: ignore[misc]  # see there
             """A datagram comes between each look and the receive that follows from it."""
 
             def receive(self, fd: int, peek: bool, owner: object) -> Operation:
@@ -337,6 +377,50 @@ def test_a_datagram_that_comes_just_before_the_receive_is_reported() -> None:
                 assert near.recv(10) == b"x"
                 arrived.clear()
                 poll.rearm(near)
+
+
+def test_a_socket_that_is_closed_just_before_the_receive_ends_no_wait(
+    backend: IocpBackend, pair: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, _ = pair
+    receive = backend._port.receive
+
+    def closed_first(fd: int, peek: bool, owner: object) -> Operation:
+        near.close()  # as another thread may
+        return receive(fd, peek, owner)
+
+    monkeypatch.setattr(backend._port, "receive", closed_first)
+    with Poll[object](backend) as poll:
+        poll.register(near, "near")
+        deadline = time.monotonic() + 10
+        while backend._watches and time.monotonic() < deadline:
+            assert poll.poll(0.01) == []
+        assert not backend._watches
+
+
+@pytest.mark.parametrize("listening", [False, True])
+def test_a_handler_that_deregisters_in_the_midst_of_a_wait_leaves_no_operation(
+    poll: Poll[object], backend: IocpBackend, pair: Ends, listening: bool
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) if listening else pair[0] as near:
+
+        def change() -> None:
+            poll.deregister(near)
+            poll.register(near, "again")
+
+        def scene(interrupt: Interrupter) -> None:
+            poll.register(near, "near")
+            outcome = interrupt(lambda: poll.poll(0), change)
+            assert (outcome.error, outcome.returned) == (None, []), outcome
+            assert poll.poll(0) == []
+            assert not uncovered(backend), outcome
+            poll.deregister(near)
+            deadline = time.monotonic() + 10
+            while backend._operations and time.monotonic() < deadline:
+                assert poll.poll(0.01) == []
+            assert not backend._operations, outcome
+
+        assert at_each_step(scene, poll) > 20
 
 
 def test_receives_that_end_for_nothing_do_not_make_the_wait_spin(pair: Ends) -> None:
@@ -423,7 +507,7 @@ def test_the_main_thread_waits_in_slices_where_it_cannot_be_interrupted(
 # -- the invariant ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(12))
 def test_no_random_walk_loses_an_event(poll: Poll[object], backend: IocpBackend, seed: int) -> None:
     chance = random.Random(seed)
     ends = [connected() for _ in range(6)]

@@ -52,7 +52,7 @@ from enum import Enum
 from functools import partial
 from importlib import import_module
 from itertools import starmap
-from threading import Lock, Thread
+from threading import RLock, Thread
 from time import monotonic
 
 TYPE_CHECKING = False  # the module typing takes longer to import than all this
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
 else:
     Protocol = object
 
-__all__ = ["CompletionPort", "Kind", "Operation", "Watchers", "WindowsPort", "describe"]
+__all__ = ["CompletionPort", "Kind", "Operation", "Watchers", "WindowsPort", "describe", "describe_if_open"]
 
 READ: Final = 1
 WRITE: Final = 2
@@ -184,6 +184,16 @@ def describe(fd: int) -> Kind:
     raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
+def describe_if_open(fd: int) -> Kind | None:
+    """Say what *fd* is, None if it is no open socket any more."""
+    try:
+        return describe(fd)
+    except OSError as error:
+        if error.errno not in (errno.EBADF, errno.EPERM):
+            raise  # a signal handler's
+        return None
+
+
 def _describe(found: socket.SocketType) -> Kind:
     if found.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
         return Kind.DATAGRAM
@@ -285,7 +295,7 @@ class Watchers:
 
     def __init__(self, post: Callable[[int], None]) -> None:
         self._post = post
-        self._lock = Lock()
+        self._lock = RLock()  # a signal handler that cancels may strike whoever has it
         self._threads: list[_Watcher] = []
 
     def start(self, operation: Operation, may_fail: bool) -> None:
@@ -474,10 +484,10 @@ class WindowsPort:
     def close(self, outstanding: dict[int, Operation]) -> None:
         self._watchers.close()
         for address, operation in list(outstanding.items()):
-            if isinstance(operation, _Receive):
+            if isinstance(operation, _Receive) and (operation.lingering or operation.has_begun()):
                 self.cancel(operation)
             else:
-                outstanding.pop(address, None)
+                outstanding.pop(address, None)  # no packet comes
         deadline = monotonic() + 1
         while outstanding and monotonic() < deadline:
             packet = self.get(50)
@@ -497,7 +507,4 @@ class WindowsPort:
 
 def _may_fail(fd: int) -> bool:
     """Tell whether *fd* is a socket whose connect may fail: nothing else fails so that ``select`` says so."""
-    try:
-        return describe(fd) in (Kind.UNCONNECTED, Kind.UNKNOWN)
-    except OSError:
-        return False  # closed meanwhile, which shows elsewhere
+    return describe_if_open(fd) in (Kind.UNCONNECTED, Kind.UNKNOWN)

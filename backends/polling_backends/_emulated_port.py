@@ -56,7 +56,7 @@ from polling_backends._completion_port import (
     Kind,
     Operation,
     Packet,
-    describe,
+    describe_if_open,
 )
 from polling_backends._doorbell import Doorbell
 
@@ -230,7 +230,7 @@ class EmulatedPort:
 
     def _begin_receive(self, request: _Request) -> bool:
         """Say whether a receive can be pending; if not, leave the packet that there may be."""
-        kind = describe(request.fd)
+        kind = describe_if_open(request.fd)
         if kind is Kind.DATAGRAM and request.peek:
             if any(bits & READ for _, bits in self.sample([(request.fd, READ)])):
                 request.outstanding = True
@@ -243,10 +243,8 @@ class EmulatedPort:
 
     def cancel(self, operation: Operation) -> None:
         assert isinstance(operation, _Memory)
-        request = operation.request
-        if self._requests.get((request.fd, request.bit)) is request:
-            self._end(request, ABORTED)
-            self._ask(request.fd)
+        self._end(operation.request, ABORTED)
+        self._ask(operation.fd)
 
     def post(self, address: int) -> None:
         bell = self._bell
@@ -310,10 +308,12 @@ class EmulatedPort:
         self._ask(fd)
 
     def _end(self, request: _Request, error: int) -> None:
-        """Take a request out, and queue its packet: no signal handler comes between the two."""
-        append = self._packets.append
-        del self._requests[request.fd, request.bit]
-        append((error, 0, 0, request.address))
+        """Take a request out, and queue its packet, unless it has just ended in another way."""
+        pending, key, append = self._requests, (request.fd, request.bit), self._packets.append
+        # From here on nothing is called, so neither a thread that cancels nor a signal handler comes between.
+        if key in pending and pending[key] is request:
+            del pending[key]
+            append((error, 0, 0, request.address))
 
     def _ask(self, fd: int) -> None:
         """Have poll(2) look at a number for what is pending there, and at once if it waits."""

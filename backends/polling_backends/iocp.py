@@ -66,6 +66,7 @@ from polling_backends._completion_port import (
     Operation,
     WindowsPort,
     describe,
+    describe_if_open,
 )
 from polling_backends._emulated_port import EmulatedPort
 
@@ -335,7 +336,12 @@ class IocpBackend(Backend):
                 self._drop(watch)
                 return
             waiting = watch.armed & ~bits
-            begun = [self._begin(watch.socket, bit) for bit in (READ, WRITE) if waiting & bit]
+            try:
+                begun = [self._begin(watch.socket, bit) for bit in (READ, WRITE) if waiting & bit]
+            finally:
+                present = self._watches.get(fd)
+                if present is None or present.socket is not watch.socket:
+                    self._cancel(watch.socket)  # a signal handler took it away before this had begun
             if waiting == watch.armed and all(begun) and fd in hot and hot[fd] is watch:
                 del hot[fd]
 
@@ -344,7 +350,7 @@ class IocpBackend(Backend):
         operation = socket.operations.get(bit)
         if operation is None:
             if socket.kind is Kind.UNCONNECTED:
-                socket.kind = _describe_again(socket)
+                socket.kind = describe_if_open(socket.fd) or socket.kind
             receives = (
                 bit == READ
                 and socket.kind in (Kind.STREAM, Kind.DATAGRAM)
@@ -374,11 +380,7 @@ class IocpBackend(Backend):
 
     def _drop(self, watch: _Watch) -> None:
         """Forget a closed number, unless it was opened anew since it was looked at."""
-        try:
-            describe(watch.fd)
-        except OSError as error:
-            if error.errno not in (errno.EBADF, errno.EPERM):
-                raise  # a signal handler's
+        if describe_if_open(watch.fd) is None:
             self.deregister(watch.fd)
             self._attached.discard(watch.fd)
 
@@ -406,13 +408,3 @@ class IocpBackend(Backend):
     def abandon(self) -> None:
         self._watches.clear()
         self._port.abandon()
-
-
-def _describe_again(socket: _Socket) -> Kind:
-    """Say what has become of a socket that was not connected."""
-    try:
-        return describe(socket.fd)
-    except OSError as error:
-        if error.errno not in (errno.EBADF, errno.EPERM):
-            raise  # a signal handler's
-        return socket.kind  # closed, which the next look at it shows

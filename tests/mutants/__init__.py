@@ -123,11 +123,11 @@ class Contrary(EmulatedPort):
         late, self._late = self._late, []
         packets.extend(late)
         whim = self._chance.randrange(8)
-        if whim == 0 and self._requests:
-            self._end(self._chance.choice([*self._requests.values()]), ABORTED)
+        if whim == 0 and (pending := [*self._requests.values()]):
+            self._end(self._chance.choice(pending), ABORTED)
         elif whim == 1:
             packets.append((0, 0, 0, 3))  # no operation's
-        elif whim == 2 and bell is not None and all(packet[3] > 3 for packet in packets):
+        elif whim == 2 and bell is not None and all(packet[3] > 3 for packet in [*packets]):
             bell.ring()
             self._late = [*packets]
             packets.clear()
