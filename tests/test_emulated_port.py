@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -177,6 +178,14 @@ def test_a_receive_that_does_not_peek_takes_the_datagram(port: EmulatedPort, dat
     assert port.get(FOREVER) == packet_of(operation)
     with pytest.raises(BlockingIOError):
         near.recv(10)
+
+
+def test_a_receive_whose_number_means_another_socket_by_now_ends(port: EmulatedPort, datagrams: Pair) -> None:
+    near, _ = datagrams
+    operation = begun(port, near)
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()):
+        os.dup2(listener.fileno(), near.fileno())
+        assert port.get(FOREVER) == packet_of(operation)
 
 
 def test_a_receive_that_peeks_at_what_is_there_is_refused_and_leaves_a_packet(

@@ -301,7 +301,7 @@ class EmulatedPort:
                     self._end(request, ABORTED)
                 elif not request.receives or not flags & GONE:
                     if request.eats:
-                        os.read(fd, 1)
+                        _take_one(fd)
                     self._end(request, request.ending)
                 else:
                     self._end(request, RESET)
@@ -346,3 +346,12 @@ class EmulatedPort:
     def abandon(self) -> None:
         # Closing the child's numbers takes nothing from the parent, whose own numbers keep the bell open.
         self.close({})
+
+
+def _take_one(fd: int) -> None:
+    """Take a datagram, if there still is one, and the number still means who had it."""
+    try:
+        os.read(fd, 1)
+    except OSError as error:
+        if error.errno is None:
+            raise  # a signal handler's
