@@ -197,15 +197,13 @@ def describe_if_open(fd: int) -> Kind | None:
 def _describe(found: socket.SocketType) -> Kind:
     if found.getsockopt(socket.SOL_SOCKET, socket.SO_TYPE) != socket.SOCK_STREAM:
         return Kind.DATAGRAM
-    if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-        return Kind.LISTENER
     try:
         found.getpeername()
+        return Kind.STREAM
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.EINVAL):  # EINVAL: macOS, of one that was shut down
             raise
-        return Kind.UNCONNECTED
-    return Kind.STREAM
+    return Kind.LISTENER if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN) else Kind.UNCONNECTED
 
 
 # -- watches ---------------------------------------------------------------------------------------------
