@@ -67,6 +67,11 @@ def lay_out(folder: Path) -> Path:
         # Wine 8 has no CopyFile2, and ends a program that calls it. Without, shutil copies by itself.
         module = made / "Lib" / "shutil.py"
         module.write_text(module.read_text("utf-8").replace('hasattr(_winapi, "CopyFile2")', "False"), "utf-8")
+        # What is frozen into the libraries calls this as the class method that it is in later patch releases.
+        module = made / "Lib" / "importlib" / "metadata" / "__init__.py"
+        method = "    def invalidate_caches(cls)"
+        text = module.read_text("utf-8").replace(f"    @classmethod\n{method}", method)
+        module.write_text(text.replace(method, f"    @classmethod\n{method}"), "utf-8")
         try:
             made.rename(home)  # all or nothing
         except OSError:
