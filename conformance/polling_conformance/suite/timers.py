@@ -14,7 +14,7 @@ from itertools import pairwise
 import pytest
 
 from polling import Event, Interest, Mode, Poll, Timer, Waker
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Harness, send
+from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Harness, send, since
 from polling_conformance.interrupt import Interrupter, at_each_step, strike
 
 __all__ = ["TimerRules"]
@@ -266,7 +266,7 @@ class TimerRules(Harness):
             poll.poll(0)
         self._expect_states(timer, ["tick"])
         self._expect_timer(poll.poll(SIGNAL_WAIT))
-        elapsed = time.monotonic() - start
+        elapsed = since(start)
         self.check(elapsed >= 3 * SOON, "not before its time", f"after {elapsed / SOON:.2f} periods")
 
     def test_TIM_05_lateness_does_not_add_up(self, poll: Poll[object]) -> None:
