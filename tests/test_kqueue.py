@@ -180,6 +180,7 @@ def test_whatever_is_in_the_queue_no_batch_is_too_large_and_no_direction_is_lost
         assert all(most <= limit for most, _ in queue.asked)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there a socket's number is no descriptor")
 @pytest.mark.parametrize("which", [READ, WRITE])
 @pytest.mark.parametrize("interest", [Interest.READABLE, Interest.WRITABLE, Interest.READ_WRITE])
 @pytest.mark.parametrize("fflags", [0, errno.ECONNRESET])
@@ -201,6 +202,7 @@ def test_each_event_says_something_of_its_own_direction_and_of_no_other(
         assert said.error == bool(flags & EOF and fflags)
 
 
+@on_linux
 def test_a_handler_s_error_is_not_taken_for_a_close() -> None:
     near, far = socket.socketpair()
     with near, far:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -211,11 +212,9 @@ def follow(taken: Course, steps: Iterable[Step]) -> None:
             taken.take(step)
 
 
+CONNECTIONS = ["unix", "tcp", "udp", "net-udp", *(["net-unix"] if hasattr(socket, "AF_UNIX") else [])]
 EVERY_STEP = [
-    *[
-        Step("make", (kind, f"near{n}", f"far{n}"))
-        for n, kind in enumerate(["unix", "net-unix", "tcp", "udp", "net-udp"])
-    ],
+    *[Step("make", (kind, f"near{n}", f"far{n}")) for n, kind in enumerate(CONNECTIONS)],
     *[Step("make", (kind, f"reader{n}", f"writer{n}")) for n, kind in enumerate(["pipe", "net-pipe"])],
     Step("make", ("net-tcp", "a", "b")),
     Step("make", ("io-unix", "c", "d")),
