@@ -65,7 +65,8 @@ def environment(folder: Path, home: Path) -> dict[str, str]:
         "WINEDLLOVERRIDES": "mscoree,mshtml=",  # or Wine offers to download what .NET and browsers need
         "LC_ALL": "C.UTF-8",
     }
-    return {name: value for name, value in os.environ.items() if name != "DISPLAY"} | ours
+    patience = {"POLLING_TIME_SCALE": "2"}  # Wine is a slow machine: what waits for thousands of calls needs longer
+    return patience | {name: value for name, value in os.environ.items() if name != "DISPLAY"} | ours
 
 
 def run(wine: str, home: Path, variables: Mapping[str, str], arguments: list[str]) -> int:
