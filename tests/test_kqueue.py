@@ -25,7 +25,7 @@ import pytest
 from polling import Backend, Event, Interest, Mode, Poll
 from polling_backends import _kqueue_kernel, kqueue
 from polling_backends._kqueue_kernel import Kernel, Kevent, SystemKernel
-from polling_backends.kqueue import ADD, CLEAR, DELETE, EOF, ONESHOT, READ, RECEIPT, WRITE, KqueueBackend
+from polling_backends.kqueue import ADD, BOTH, CLEAR, DELETE, EOF, ONESHOT, READ, RECEIPT, WRITE, KqueueBackend
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 if TYPE_CHECKING:
@@ -158,6 +158,34 @@ def test_a_direction_that_comes_with_a_refill_is_news() -> None:
     script = iter([[(5, READ), (6, READ), (7, READ), (5, WRITE)], [(6, WRITE)], [(7, WRITE)], []])
     wait = waiting(OnScript(lambda _c, _m, _t: [(fd, which, ADD, 0, 1) for fd, which in next(script)]), [5, 6, 7])
     assert wait(None, 4) == [(5, 3), (6, 3), (7, 3)]
+
+
+def filters_of(fds: Iterable[int], *, apart: bool) -> list[tuple[int, int]]:
+    """Give both filters of each, as they are queued when data comes: at once, or after there has been room for long."""
+    return sorted(product(fds, BOTH), key=lambda pair: pair[1] if apart else 0)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_batch_of_few_is_complete_unless_it_is_full(apart: bool) -> None:
+    for many in range(1, 9):
+        fds = range(5, 5 + many)
+        for limit in range(many + 1, 2 * many + 2):
+            queue = Queue(filters_of(fds, apart=apart))
+            assert sorted(waiting(OnScript(queue), fds)(None, limit)) == [(fd, 3) for fd in fds], f"{many} of {limit}"
+
+
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("room", [1, 10, 100, 1000])
+def test_the_halves_of_many_are_brought_together_in_few_calls_or_left_for_the_next_wait(room: int, apart: bool) -> None:
+    fds = range(5, 1005)
+    queue = Queue(filters_of(fds, apart=apart))
+    wait = waiting(OnScript(queue), fds)
+    told = dict.fromkeys(fds, 0)
+    for waits in range(1, 4):
+        for fd, bits in wait(None, len(fds) + room):
+            told[fd] |= bits
+        assert len(queue.asked) <= 20 * waits
+    assert {*told.values()} == {3}
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 5, 8, 100])
@@ -356,12 +384,13 @@ def test_an_exception_at_any_step_of_bringing_events_together_costs_none(limit: 
 
 
 class Refusing:
-    """Stands before a kernel and refuses to add filters of one kind, once it is told to."""
+    """Stands before a kernel and refuses to add filters of one kind, once or as often as it is told to."""
 
     def __init__(self, backend: KqueueBackend, error: int) -> None:
         self._control = backend._control
         self._error = error
         self.refused: int | None = None
+        self.times = 1
         backend._control = self
 
     def __call__(self, changes: Sequence[Kevent], most: int, timeout: float | None) -> list[Kevent]:
@@ -369,7 +398,9 @@ class Refusing:
         for change in changes:
             if change[1] == self.refused and change[2] & ADD:
                 answers.append((change[0], change[1], 0x4000, 0, self._error))
-                self.refused = None
+                self.times -= 1
+                if not self.times:
+                    self.refused, self.times = None, 1
             else:
                 answers += self._control([change], most, timeout)
         return answers if changes else self._control(changes, most, timeout)
@@ -420,6 +451,70 @@ def test_a_oneshot_that_has_fired_is_not_armed_by_a_change_that_fails(
     assert poll.poll(SILENT) == []
     poll.rearm(near)
     assert said(poll.poll(0)) == [("former", Interest.READABLE in former, True)]
+
+
+@on_linux
+@pytest.mark.parametrize("former_mode", Mode)
+@pytest.mark.parametrize("times", [2, 3, 4])
+def test_what_cannot_be_undone_at_once_is_undone_later(
+    poll: Poll[object], backend: OnFreeBSD, sockets: Sockets, times: int, former_mode: Mode
+) -> None:
+    near, far = sockets
+    refusing = Refusing(backend, errno.ENOMEM)
+    poll.register(near, "former", Interest.READABLE, former_mode)
+    refusing.refused, refusing.times = READ, times  # the change, its undoing, and what is tried after that
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        poll.reregister(near, "new", Interest.READ_WRITE, Mode.LEVEL)
+    assert poll.poll(0) == []
+    far.send(b"x")
+    events: list[Event[object]] = []
+    for _ in range(600):  # waits; after each few hundred the backend is asked for its waiter, even if nobody rings
+        events = events or poll.poll(0)
+    assert said(events) == [("former", True, False)]
+    assert said(poll.poll(0)) == ([("former", True, False)] if former_mode is Mode.LEVEL else [])
+    poll.deregister(near)
+    assert backend._lapsed == []
+
+
+@on_linux
+@pytest.mark.parametrize("then", ["nothing", "closed", "another"])
+def test_what_was_to_be_undone_is_forgotten_with_its_registration(
+    poll: Poll[object], backend: OnFreeBSD, sockets: Sockets, then: str
+) -> None:
+    near, _ = sockets
+    refusing = Refusing(backend, errno.ENOMEM)
+    poll.register(near, "former", Interest.WRITABLE)
+    refusing.refused, refusing.times = WRITE, 2
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        poll.reregister(near, "new", Interest.READ_WRITE, Mode.LEVEL)
+    if then == "closed":
+        near.close()
+    else:
+        poll.deregister(near)
+    if then == "another":
+        poll.register(near, "another", Interest.READABLE)
+    assert poll.poll(SILENT) == []
+    assert backend._lapsed == []
+    assert [which for _, which in backend._model._knotes if which == WRITE] == []
+
+
+@on_linux
+def test_a_oneshot_under_the_number_of_a_pipe_whose_reader_went_fires_once(
+    poll: Poll[object], backend: OnFreeBSD, sockets: Sockets
+) -> None:
+    near, _ = sockets
+    reader, writer = os.pipe()
+    poll.register(writer, "pipe", Interest.WRITABLE)
+    os.close(reader)
+    assert said(poll.poll(0)) == [
+        ("pipe", False, True)
+    ]  # and its filter is gone, which is seen to before the next wait
+    poll.deregister(writer)
+    os.dup2(near.fileno(), writer)
+    poll.register(writer, "near", Interest.READ_WRITE, Mode.ONESHOT)
+    assert said(poll.poll(0)) == [("near", False, True)]
+    assert poll.poll(SILENT) == []
+    os.close(writer)
 
 
 @on_linux

@@ -21,9 +21,11 @@ What follows: the modes are the kernel's own, and a registration with one intere
 notation. Where both interests are asked for, two things are ours:
 
 *One event for both directions.* The kernel is asked for as many events as are wanted, they are brought together by
-number, and while its answers are full and leave room, it is asked for the difference, without waiting. An answer that
-says nothing new ends this: then the queue has gone round. So a batch is never larger than it may be, nothing is
-fetched that cannot be handed out, and what found no room stays in the kernel's queue.
+number, and while its answers are full and leave room, it is asked for the difference, without waiting. So a batch is
+never larger than it may be, nothing is fetched that cannot be handed out, and what found no room stays in the kernel's
+queue. An answer that ends with what is known ends this: the queue has gone round. So does a room so small that it
+would take more than a handful of calls to bring the other halves of all that is there: with a thousand sources and
+room for one more that would be a thousand calls, and the halves come with the next wait as well.
 
 *One event for a oneshot.* When one direction has fired, the filter of the other is still armed. To remove it would be a
 system call for nothing, since most are armed again before it fires. The number counts as *spent* instead, and what a
@@ -34,13 +36,17 @@ and if it was dropped just before, the kernel looks again.
 *A change* deletes both filters and adds what is wanted, in one list, whatever is known of what had been. ENOENT means
 that there was no such filter: it was not asked for, or was a oneshot and has fired, or the number means another file
 by now. EBADF means that the number is closed, and its filters are gone with it. If one cannot be added, those that
-were deleted are added again: the receipts tell which were armed, and a oneshot that had fired stays silent.
+were deleted are added again: the receipts tell which were armed, and a oneshot that had fired stays silent. Should the
+kernel have no memory for these either, they are added before the next wait.
 
 *A pipe without a reader* can be written to at any time, which fails. Instead of reporting that, FreeBSD refuses to add
 a filter for writing, with EPIPE, and one that was there reports EV_EOF once more and is gone, in whatever mode. (macOS
 had the former up to 10.11.) The filter for reading is accepted, and reports EV_EOF in the mode that was asked for:
 pipes are two-way there, and this one is over in both. So it stands in for the other. Where it is the waiter who finds
-that this must be done, it rings, so that ``waiter`` is called, while nobody else changes anything.
+that this must be done, it is left to ``waiter``, while nobody else changes anything.
+
+*What is left to ``waiter``* is rung for, so that it is called soon. By then the number may have been registered anew,
+which is known by the entry in the books being another one.
 
 *Signals.* A handler may raise at any call. So what was fetched is kept in ``_fetched`` until the batch that was made of
 it is the caller's; the kernel's answer gets there, and the batch to the caller, without a call in between. What is
@@ -71,12 +77,15 @@ TYPE_CHECKING = False  # the module typing takes longer to import than all this
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
-    from typing import Final
+    from typing import Final, TypeAlias
 
     from polling.backend import Pair, Wait
     from polling_backends._kqueue_kernel import Kernel, Kevent
 
 __all__ = ["KqueueBackend"]
+
+Asked: TypeAlias = "tuple[Sequence[int], int]"
+"""The filters that a number was registered for, and their flags."""
 
 READ: Final = -1
 WRITE: Final = -2
@@ -103,8 +112,14 @@ FILTERS: Final = ((), (READ,), (WRITE,), BOTH) * 2
 FLAGS: Final = tuple(ADD | RECEIPT | how for how in (0, CLEAR, ONESHOT, CLEAR | ONESHOT))
 """By mode."""
 
+REFILLS: Final = 8
+"""Calls that the other halves of a batch may cost, each for as much as there is room left for."""
+
 UNWATCHABLE: Final = (errno.EINVAL, errno.ENODEV)
 """What macOS and FreeBSD say of devices that have no filters, such as ``/dev/null``."""
+
+UNKNOWN: Final[Asked] = (), 0
+"""What the books say of a number that is not in them."""
 
 _of_the_parent: Final[list[Kernel]] = []
 
@@ -150,13 +165,13 @@ class KqueueBackend(Backend):
             self._control([(own, user, ADD | CLEAR, 0, 0)], 0, 0)
             self._ring = partial(self._control, [(own, user, 0, NOTE_TRIGGER, 0)], 0, 0)
             self._internal = (own,)
-        self._watched: dict[int, tuple[tuple[int, ...], int]] = {}  # the filters asked for, and their flags
+        self._watched: dict[int, Asked] = {}
         self._sockets: set[int] = set()  # numbers of those whose EV_EOF is final
         self._both: set[int] = set()  # numbers with two filters, whose events are to be brought together
         self._shots: set[int] = set()  # those of them that are oneshots
         self._spent: set[int] = set()  # those of these that have fired since they were armed
         self._readerless: set[int] = set()  # pipes whose filter for reading stands in for the one for writing
-        self._lapsed: list[int] = []  # pipes that have become so, and are to be armed before the next wait
+        self._lapsed: list[tuple[int, Sequence[int], Asked]] = []  # what is left to waiter: filters of a number, to add
         self._fetched: list[Kevent] = []  # what the kernel gave to a wait that has not yet handed it out
 
     def _open_kernel(self) -> Kernel:
@@ -187,8 +202,10 @@ class KqueueBackend(Backend):
                 self._spent.add(fd)
             _put(fd, self._readerless, was_readerless)
             _put(fd, self._both, was_both)
-            _, former = self._watched.get(fd, ((), 0))
-            self._change([*_deleting(fd), *_adding(fd, was_armed, former)])
+            former = self._watched.get(fd, UNKNOWN)
+            if errno.ENOMEM in self._change([*_deleting(fd), *_adding(fd, was_armed, former[1])]):
+                self._lapsed.append((fd, was_armed, former))
+                self.wake()
             failure = errno.EPERM if failure in UNWATCHABLE else failure
             raise OSError(failure, os.strerror(failure))
         self._watched[fd] = filters, flags
@@ -202,7 +219,7 @@ class KqueueBackend(Backend):
             numbers.discard(fd)
 
     def rearm(self, fd: int, interest: Interest) -> None:
-        filters, flags = self._watched.get(fd, ((), 0))
+        filters, flags = self._watched.get(fd, UNKNOWN)
         again = [which for which in FILTERS[interest] if which in filters]
         if again:
             self._spent.discard(fd)
@@ -217,9 +234,11 @@ class KqueueBackend(Backend):
             if fd not in self._spent:
                 self.rearm(fd, Interest.READ_WRITE)
         self._fetched = []
-        while self._lapsed:
-            self.rearm(self._lapsed[-1], Interest.WRITABLE)
-            del self._lapsed[-1]
+        for lapse in [*self._lapsed]:
+            fd, filters, former = lapse
+            is_stale = self._watched.get(fd) is not former
+            if is_stale or errno.ENOMEM not in self._change(_adding(fd, filters, former[1])):
+                self._lapsed.remove(lapse)
         return self._wait
 
     def _wait(self, timeout: float | None, max_events: int) -> Sequence[Pair]:
@@ -233,22 +252,22 @@ class KqueueBackend(Backend):
             self._fetched = []
             return batch
         spent = self._spent
-        asked = max_events
         merged: dict[int, int] = {}
+        is_all = len(answer) < max_events
         while True:
-            news = False
-            for fd, which, flags, fflags, _ in answer:
-                if fd not in spent:
-                    bits = -which if flags < EOF else self._over(fd, which, flags, fflags)
-                    known = merged.get(fd, 0)
-                    if known | bits != known:
-                        merged[fd] = known | bits
-                        news = True
-            if len(answer) < asked or len(merged) == max_events or (merged and not news):
+            for fd, which, flags, fflags, _ in [each for each in answer if each[0] not in spent] if spent else answer:
+                bits = -which if flags < EOF else self._over(fd, which, flags, fflags)
+                if fd in merged:
+                    merged[fd] |= bits
+                else:
+                    merged[fd] = bits
+            room = max_events - len(merged)
+            halves = min(len(merged), len(self._both))  # that may be missing, at most
+            if is_all or not room or room * REFILLS < halves:
                 break
-            asked = max_events - len(merged)
-            for answer in starmap(self._control, (((), asked, 0),)):
+            for answer in starmap(self._control, (((), room, 0),)):
                 self._fetched += answer
+            is_all = len(answer) < room or bool(merged.get(answer[-1][0], 0) & -answer[-1][1])
         for fd in self._readerless & merged.keys():
             merged[fd] |= CAN_WRITE
         batch = [*merged.items()]
@@ -302,9 +321,11 @@ class KqueueBackend(Backend):
 
     def _over(self, fd: int, which: int, flags: int, fflags: int) -> int:
         """Give the bits for an event with EV_EOF."""
-        if which == WRITE and flags & ONESHOT and not self._watched.get(fd, ((), ONESHOT))[1] & (ONESHOT | CLEAR):
-            self._lapsed.append(fd)
-            self.wake()
+        if which == WRITE and flags & ONESHOT:
+            asked = self._watched.get(fd, UNKNOWN)
+            if WRITE in asked[0] and not asked[1] & (ONESHOT | CLEAR):
+                self._lapsed.append((fd, (WRITE,), asked))
+                self.wake()
         # Only what a socket says is final, and of this direction: the others of a FIFO and of a terminal may come back,
         # and a pipe says the same at either end.
         return -which | (-which << 2 if fd in self._sockets else 0) | (FAILED if fflags else 0)
