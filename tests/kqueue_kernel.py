@@ -289,14 +289,12 @@ def _pipe_filter(fd: int, wanted: int, flags: int, flavour: Flavour) -> Found | 
     return (0, 0, max(size - queued, 1)) if flags & OUT else None
 
 
-def _filter(fd: int, wanted: int, flavour: Flavour) -> Found | None:
-    """Run the filter *wanted* on *fd*: what it reports, or ``None`` for nothing.
+def _filter(fd: int, mode: int, wanted: int, flavour: Flavour) -> Found | None:
+    """Run the filter *wanted* on *fd*, a file of the kind *mode*: what it reports, or ``None`` for nothing.
 
     Raises:
         OSError: *fd* is closed.
     """
-    status = os.fstat(fd)
-    mode = status.st_mode
     flags = _poll(fd)
     if flags & NVAL:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -313,7 +311,7 @@ def _filter(fd: int, wanted: int, flavour: Flavour) -> Found | None:
     if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
         if wanted == EVFILT_WRITE:
             return 0, 0, 0
-        left = status.st_size - os.lseek(fd, 0, os.SEEK_CUR)
+        left = os.fstat(fd).st_size - os.lseek(fd, 0, os.SEEK_CUR)
         return (0, 0, left) if left else None
     if wanted == EVFILT_READ:
         data = _count(fd, "FIONREAD") if stat.S_ISCHR(mode) else 1
@@ -328,13 +326,15 @@ def _filter(fd: int, wanted: int, flavour: Flavour) -> Found | None:
 class _Descriptor:
     """What one knote has of a descriptor: the private epoll instance, which is ready when the filter is to be run."""
 
-    def __init__(self, ident: int, wanted: int, flavour: Flavour, ready: int, *, edge: bool) -> None:
-        """Begin to watch *ident*, asleep. *ready* is a descriptor that always is.
+    def __init__(
+        self, ident: int, status: os.stat_result, wanted: int, flavour: Flavour, ready: int, *, edge: bool
+    ) -> None:
+        """Begin to watch *ident*, a file of that *status*, asleep. *ready* is a descriptor that always is.
 
         Raises:
             OSError: It is closed, or cannot be watched.
         """
-        self._filter = partial(_filter, ident, wanted, flavour)
+        self._filter = partial(_filter, ident, status.st_mode, wanted, flavour)
         self._ident = self._watched = ident
         self._mask = IN | RDHUP if wanted == EVFILT_READ else OUT
         self._edge = edge
@@ -346,7 +346,6 @@ class _Descriptor:
             self._epoll.register(ident, self._mask | ET)
         except PermissionError:
             # epoll has no use for files. They are always ready, and so is what stands in for them.
-            status = os.fstat(ident)
             if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
                 raise OSError(errno.ENODEV if flavour is Flavour.FREEBSD else errno.EINVAL, "no kqfilter") from None
             self._file = status.st_dev, status.st_ino
@@ -706,7 +705,7 @@ class SimulatedKqueue:
         elif _name(ident) == "/dev/tty":
             raise OSError(errno.EINVAL, "/dev/tty has no kqfilter")
         edge = bool(flags & (EV_CLEAR | EV_ONESHOT | EV_DISPATCH))
-        return _Descriptor(ident, wanted, self._flavour, self._ready.fileno(), edge=edge)
+        return _Descriptor(ident, status, wanted, self._flavour, self._ready.fileno(), edge=edge)
 
     def _touch_user(self, knote: _Knote, user: _User, flags: int, fflags: int, data: int) -> _Knote:
         if fflags & NOTE_TRIGGER:
@@ -800,8 +799,8 @@ class SimulatedKqueue:
 
 def _is_open(fd: int) -> bool:
     try:
-        os.fstat(fd)
-    except (OSError, OverflowError):
+        _linux("fcntl", "fcntl")(fd, _linux("fcntl", "F_GETFD"))
+    except (OSError, ValueError, OverflowError):
         return False
     return True
 
