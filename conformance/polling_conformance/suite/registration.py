@@ -51,7 +51,7 @@ from polling_conformance.interrupt import Interrupter, Struck, at_each_step, str
 
 __all__ = ["RegistrationRules"]
 
-ROUNDS = 5_000
+ROUNDS = 1_000
 """How often REG-27 registers and removes. Whatever is left behind each time shows after as many."""
 
 REPEATING = (Mode.LEVEL, Mode.EDGE)
