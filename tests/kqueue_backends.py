@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import sys
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, ClassVar
+from unittest.mock import patch
 
+from polling_backends import _doorbell
 from polling_backends.kqueue import KqueueBackend
 
 if TYPE_CHECKING:
@@ -42,6 +45,10 @@ class OnMacOS(OnFreeBSD):
 
 
 class WithoutUserEvents(OnFreeBSD):
-    """On the model of a kernel without EVFILT_USER, so that the bell is a doorbell."""
+    """On the model of a kernel without EVFILT_USER, so that the bell is a doorbell, and a pipe as it is there."""
 
     has_user_events = False
+
+    def __init__(self) -> None:
+        with patch.object(_doorbell, "sys", SimpleNamespace(platform="openbsd7")):
+            super().__init__()
