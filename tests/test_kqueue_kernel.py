@@ -1557,6 +1557,9 @@ def test_a_child_does_not_inherit_it(kernel: Kernel, pair: Pair) -> None:
 
 needs_model = pytest.mark.skipif(sys.platform != "linux", reason="the model needs Linux")
 
+either_flavour = pytest.mark.parametrize("maker", [kq.Flavour.FREEBSD.value], indirect=True)
+"""They do not differ in this, and what is repeated for each step takes its time."""
+
 
 Scene: TypeAlias = (
     "Callable[[Callable[[Callable[[], list[kq.Kevent]], Callable[[], object]], list[kq.Kevent] | None]], object]"
@@ -1589,6 +1592,7 @@ KINDS = [0, kq.EV_CLEAR, kq.EV_ONESHOT, kq.EV_DISPATCH]
 
 
 @needs_model
+@either_flavour
 @pytest.mark.parametrize("raises", [True, False])
 def test_what_is_taken_when_a_handler_comes_is_not_lost_and_not_reported_twice(
     maker: Maker, stack: ExitStack, raises: bool
@@ -1624,6 +1628,7 @@ def test_what_is_taken_when_a_handler_comes_is_not_lost_and_not_reported_twice(
 
 
 @needs_model
+@either_flavour
 @pytest.mark.parametrize("raises", [True, False])
 @pytest.mark.parametrize("flags", KINDS)
 def test_a_change_that_a_handler_interrupts_loses_no_event(maker: Maker, pair: Pair, flags: int, raises: bool) -> None:
@@ -1642,6 +1647,7 @@ def test_a_change_that_a_handler_interrupts_loses_no_event(maker: Maker, pair: P
 
 
 @needs_model
+@either_flavour
 def test_the_changes_of_a_call_that_a_handler_interrupts_are_all_made_or_none(maker: Maker, pair: Pair) -> None:
     near, _ = pair
     outcomes = set()
@@ -1661,6 +1667,7 @@ def test_the_changes_of_a_call_that_a_handler_interrupts_are_all_made_or_none(ma
 
 
 @needs_model
+@either_flavour
 def test_a_handler_that_makes_a_change_during_another_undoes_nothing(maker: Maker, pair: Pair) -> None:
     near, far = pair
 
