@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -73,6 +74,21 @@ def test_a_change_cut_off_at_any_step_is_wholly_made_or_wholly_absent(
         poll.deregister(near)
 
     assert at_each_step(scene, poll) > 3
+
+
+def test_a_change_that_the_kernel_refuses_keeps_nothing_out_of_the_next_batch(
+    poll: Poll[object], sockets: Sockets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+    near, far = sockets
+    poll.register(near, "near", Interest.WRITABLE)
+    poll.register(far, "far", Interest.WRITABLE)
+    monkeypatch.setattr(poll, "_change", refuse)
+    with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
+        poll.reregister(near, "new", Interest.READ_WRITE, Mode.ONESHOT)
+    assert sorted(map(str, tokens(poll.poll(0)))) == ["far", "near"]
 
 
 @pytest.mark.parametrize("during_a_wait", [False, True])

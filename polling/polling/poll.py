@@ -255,7 +255,9 @@ class Poll(Closing, Generic[T]):
                 if outdated:
                     registration.pairs = tuple(outdated)
                     table.update(outdated)
-                raise self._unchanged(registration, mode, error) from None
+                error = self._unchanged(registration, mode, error)
+                table.settle(registration)
+                raise error from None
             # The kernel has it; so has the table, before there is a call in which a signal handler could raise.
             former = registration.mode
             registration.token = token
