@@ -29,12 +29,12 @@ from polling_backends.kqueue import ADD, BOTH, CLEAR, DELETE, EOF, ONESHOT, READ
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 if TYPE_CHECKING:
-    from tests.kqueue_backends import OnFreeBSD, OnMacOS
+    from tests.kqueue_backends import OnFreeBSD, OnMacOS, WithoutUserEvents
 else:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(Path(__file__).parent)
         _backends = import_module("kqueue_backends")
-        OnFreeBSD, OnMacOS = _backends.OnFreeBSD, _backends.OnMacOS
+        OnFreeBSD, OnMacOS, WithoutUserEvents = _backends.OnFreeBSD, _backends.OnMacOS, _backends.WithoutUserEvents
 
 Sockets: TypeAlias = tuple[socket.socket, socket.socket]
 Answering: TypeAlias = Callable[[Sequence[Kevent], int, float | None], list[Kevent]]
@@ -496,6 +496,23 @@ def test_what_was_to_be_undone_is_forgotten_with_its_registration(
     assert poll.poll(SILENT) == []
     assert backend._lapsed == []
     assert [which for _, which in backend._model._knotes if which == WRITE] == []
+
+
+@on_linux
+@pytest.mark.parametrize("kind", [OnFreeBSD, OnMacOS, WithoutUserEvents])
+def test_a_pipe_whose_reader_went_is_in_each_batch(kind: type[OnFreeBSD], sockets: Sockets) -> None:
+    near, _ = sockets
+    reader, writer = os.pipe()
+    with Poll[object](kind) as poll:
+        poll.register(writer, "pipe", Interest.WRITABLE)
+        poll.register(near, "near", Interest.WRITABLE)
+        os.close(reader)
+        for _ in range(4):
+            assert sorted(said(poll.poll(0))) == [("near", False, True), ("pipe", False, True)]
+        poll.deregister(near)
+        readable, _, _ = select.select([poll.fileno()], [], [], 0)
+        assert readable, "who watches this poll must learn of the pipe, too"
+    os.close(writer)
 
 
 @on_linux

@@ -45,8 +45,9 @@ had the former up to 10.11.) The filter for reading is accepted, and reports EV_
 pipes are two-way there, and this one is over in both. So it stands in for the other. Where it is the waiter who finds
 that this must be done, it is left to ``waiter``, while nobody else changes anything.
 
-*What is left to ``waiter``* is rung for, so that it is called soon. By then the number may have been registered anew,
-which is known by the entry in the books being another one.
+*What is left to ``waiter``* is rung for, which ends a wait in progress and has the kqueue readable for who watches it;
+and a wait that begins before does nothing but ask for ``waiter``, so that its batch lacks nothing. By then the number
+may have been registered anew, which is known by the entry in the books being another one.
 
 *Signals.* A handler may raise at any call. So what was fetched is kept in ``_fetched`` until the batch that was made of
 it is the caller's; the kernel's answer gets there, and the batch to the caller, without a call in between. What is
@@ -172,6 +173,7 @@ class KqueueBackend(Backend):
         self._spent: set[int] = set()  # those of these that have fired since they were armed
         self._readerless: set[int] = set()  # pipes whose filter for reading stands in for the one for writing
         self._lapsed: list[tuple[int, Sequence[int], Asked]] = []  # what is left to waiter: filters of a number, to add
+        self._is_due = False  # it has not been tried yet
         self._fetched: list[Kevent] = []  # what the kernel gave to a wait that has not yet handed it out
 
     def _open_kernel(self) -> Kernel:
@@ -204,8 +206,7 @@ class KqueueBackend(Backend):
             _put(fd, self._both, was_both)
             former = self._watched.get(fd, UNKNOWN)
             if errno.ENOMEM in self._change([*_deleting(fd), *_adding(fd, was_armed, former[1])]):
-                self._lapsed.append((fd, was_armed, former))
-                self.wake()
+                self._leave_to_waiter(fd, was_armed, former)
             failure = errno.EPERM if failure in UNWATCHABLE else failure
             raise OSError(failure, os.strerror(failure))
         self._watched[fd] = filters, flags
@@ -239,9 +240,12 @@ class KqueueBackend(Backend):
             is_stale = self._watched.get(fd) is not former
             if is_stale or errno.ENOMEM not in self._change(_adding(fd, filters, former[1])):
                 self._lapsed.remove(lapse)
+        self._is_due = False
         return self._wait
 
     def _wait(self, timeout: float | None, max_events: int) -> Sequence[Pair]:
+        if self._is_due:
+            return [(self._internal[0], CAN_READ)]  # as if the bell had been heard
         for answer in starmap(self._control, (((), max_events, timeout),)):
             self._fetched = answer
         if not self._both:
@@ -324,11 +328,15 @@ class KqueueBackend(Backend):
         if which == WRITE and flags & ONESHOT:
             asked = self._watched.get(fd, UNKNOWN)
             if WRITE in asked[0] and not asked[1] & (ONESHOT | CLEAR):
-                self._lapsed.append((fd, (WRITE,), asked))
-                self.wake()
+                self._leave_to_waiter(fd, (WRITE,), asked)
         # Only what a socket says is final, and of this direction: the others of a FIFO and of a terminal may come back,
         # and a pipe says the same at either end.
         return -which | (-which << 2 if fd in self._sockets else 0) | (FAILED if fflags else 0)
+
+    def _leave_to_waiter(self, fd: int, filters: Sequence[int], asked: Asked) -> None:
+        self._lapsed.append((fd, filters, asked))
+        self._is_due = True
+        self.wake()
 
 
 def _adding(fd: int, filters: Collection[int], flags: int) -> list[Kevent]:
