@@ -548,7 +548,7 @@ class Poll(Closing, Generic[T]):
         with self._table.lock:
             for fd, _ in pairs:
                 registration = self._registrations.get(fd)
-                if registration is not None and registration is not OWN:
+                if registration is not None and registration is not OWN and registration.is_live():
                     try:
                         if registration.interest:
                             self._change(fd, registration.interest, registration.mode)
