@@ -14,7 +14,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from importlib import import_module
 from itertools import count, product
 from pathlib import Path
@@ -26,6 +26,7 @@ from polling import Backend, Event, Interest, Mode, Poll
 from polling_backends import _kqueue_kernel, kqueue
 from polling_backends._kqueue_kernel import Kernel, Kevent, SystemKernel
 from polling_backends.kqueue import ADD, BOTH, CLEAR, DELETE, EOF, ONESHOT, READ, RECEIPT, WRITE, KqueueBackend
+from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 if TYPE_CHECKING:
@@ -380,6 +381,49 @@ def test_an_exception_at_any_step_of_bringing_events_together_costs_none(limit: 
         assert at_each_step(scene, probe) > 10
 
 
+@contextmanager
+def another_file_under(number: int) -> Generator[Callable[[], None]]:
+    """Put what is nobody's under a number that was closed. Gives what makes it ready in both directions."""
+
+    def become_ready() -> None:
+        drain(far)
+        far.send(b"x")
+
+    near, far = socket.socketpair()
+    with near, far:
+        for end in near, far:
+            end.setblocking(False)
+        if far.fileno() == number:
+            near, far = far, near
+        fill(near)
+        if near.fileno() == number:
+            yield become_ready
+        else:
+            os.dup2(near.fileno(), number)
+            yield become_ready
+            os.close(number)
+
+
+@on_linux
+def test_what_a_wait_that_was_cut_off_had_fetched_arms_nobody_elses_number() -> None:
+    def scene(interrupt: Interrupter) -> None:
+        with Poll[object](OnFreeBSD) as poll, ExitStack() as stack:
+            ends = [stack.enter_context(end) for _ in range(2) for end in socket.socketpair()]
+            for end in ends[::2]:
+                poll.register(end, "closed", Interest.READ_WRITE, Mode.ONESHOT)
+            outcome = interrupt(lambda: poll.poll(0), strike)
+            number = ends[0].fileno()
+            ends[0].close()
+            with another_file_under(number) as become_ready:
+                events = poll.poll(0)
+                become_ready()
+                events += poll.poll(0)
+                assert len(events) <= 1, f"{events} after {outcome}"  # the other one's
+
+    with Poll[object](OnFreeBSD) as probe:
+        assert at_each_step(scene, probe) > 10
+
+
 # -- changes are made as a whole ------------------------------------------------------------------------------
 
 
@@ -477,7 +521,7 @@ def test_what_cannot_be_undone_at_once_is_undone_later(
 
 
 @on_linux
-@pytest.mark.parametrize("then", ["nothing", "closed", "another"])
+@pytest.mark.parametrize("then", ["deregistered", "closed", "used again", "another"])
 def test_what_was_to_be_undone_is_forgotten_with_its_registration(
     poll: Poll[object], backend: OnFreeBSD, sockets: Sockets, then: str
 ) -> None:
@@ -487,13 +531,17 @@ def test_what_was_to_be_undone_is_forgotten_with_its_registration(
     refusing.refused, refusing.times = WRITE, 2
     with pytest.raises(OSError, match=os.strerror(errno.ENOMEM)):
         poll.reregister(near, "new", Interest.READ_WRITE, Mode.LEVEL)
-    if then == "closed":
+    number = near.fileno()
+    if then in ("closed", "used again"):
         near.close()
     else:
         poll.deregister(near)
     if then == "another":
         poll.register(near, "another", Interest.READABLE)
-    assert poll.poll(SILENT) == []
+    with another_file_under(number) if then == "used again" else nullcontext(lambda: None) as become_ready:
+        assert poll.poll(SILENT) == []
+        become_ready()
+        assert poll.poll(SILENT) == []
     assert backend._lapsed == []
     assert [which for _, which in backend._model._knotes if which == WRITE] == []
 
@@ -513,6 +561,19 @@ def test_a_pipe_whose_reader_went_is_in_each_batch(kind: type[OnFreeBSD], socket
         readable, _, _ = select.select([poll.fileno()], [], [], 0)
         assert readable, "who watches this poll must learn of the pipe, too"
     os.close(writer)
+
+
+@on_linux
+def test_a_filter_that_lapsed_is_not_added_for_who_has_the_number_since(poll: Poll[object]) -> None:
+    reader, writer = os.pipe()
+    with open(writer, "wb", buffering=0) as file:
+        poll.register(file, "pipe", Interest.WRITABLE)
+        os.close(reader)
+        assert said(poll.poll(0)) == [("pipe", False, True)]
+    with another_file_under(writer) as become_ready:
+        assert poll.poll(SILENT) == []
+        become_ready()
+        assert poll.poll(SILENT) == []
 
 
 @on_linux

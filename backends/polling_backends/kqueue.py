@@ -47,7 +47,8 @@ that this must be done, it is left to ``waiter``, while nobody else changes anyt
 
 *What is left to ``waiter``* is rung for, which ends a wait in progress and has the kqueue readable for who watches it;
 and a wait that begins before does nothing but ask for ``waiter``, so that its batch lacks nothing. By then the number
-may have been registered anew, which is known by the entry in the books being another one.
+may have been registered anew, which is known by the entry in the books being another one; or closed and given to a
+file that nobody registered, which ``fstat`` tells.
 
 *Signals.* A handler may raise at any call. So what was fetched is kept in ``_fetched`` until the batch that was made of
 it is the caller's; the kernel's answer gets there, and the batch to the caller, without a call in between. What is
@@ -88,6 +89,9 @@ __all__ = ["KqueueBackend"]
 Asked: TypeAlias = "tuple[Sequence[int], int]"
 """The filters that a number was registered for, and their flags."""
 
+File: TypeAlias = "tuple[int, int, int]"
+"""Kind, device and number of a file. Where those of sockets have no number, one is taken for another."""
+
 READ: Final = -1
 WRITE: Final = -2
 BOTH: Final = (READ, WRITE)
@@ -121,6 +125,8 @@ UNWATCHABLE: Final = (errno.EINVAL, errno.ENODEV)
 
 UNKNOWN: Final[Asked] = (), 0
 """What the books say of a number that is not in them."""
+
+NO_FILE: Final[File] = 0, 0, 0
 
 _of_the_parent: Final[list[Kernel]] = []
 
@@ -167,7 +173,7 @@ class KqueueBackend(Backend):
             self._ring = partial(self._control, [(own, user, 0, NOTE_TRIGGER, 0)], 0, 0)
             self._internal = (own,)
         self._watched: dict[int, Asked] = {}
-        self._sockets: set[int] = set()  # numbers of those whose EV_EOF is final
+        self._files: dict[int, File] = {}
         self._both: set[int] = set()  # numbers with two filters, whose events are to be brought together
         self._shots: set[int] = set()  # those of them that are oneshots
         self._spent: set[int] = set()  # those of these that have fired since they were armed
@@ -185,10 +191,10 @@ class KqueueBackend(Backend):
         return self._internal
 
     def register(self, fd: int, interest: Interest, mode: Mode) -> None:
-        kind = os.fstat(fd).st_mode
-        if stat.S_ISREG(kind) or stat.S_ISDIR(kind):
+        file = _file(fd)
+        if file[0] in (stat.S_IFREG, stat.S_IFDIR):
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-        _put(fd, self._sockets, stat.S_ISSOCK(kind))
+        self._files[fd] = file
         self.reregister(fd, interest, mode)
 
     def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
@@ -216,7 +222,8 @@ class KqueueBackend(Backend):
     def deregister(self, fd: int) -> None:
         self._watched.pop(fd, None)
         self._change(_deleting(fd))  # ENOENT and EBADF: nothing to delete, see above
-        for numbers in self._both, self._shots, self._spent, self._readerless, self._sockets:
+        self._files.pop(fd, None)
+        for numbers in self._both, self._shots, self._spent, self._readerless:
             numbers.discard(fd)
 
     def rearm(self, fd: int, interest: Interest) -> None:
@@ -232,12 +239,12 @@ class KqueueBackend(Backend):
 
     def waiter(self) -> Wait:
         for fd in {event[0] for event in self._fetched}:
-            if fd not in self._spent:
+            if fd not in self._spent and self._is_same(fd):
                 self.rearm(fd, Interest.READ_WRITE)
         self._fetched = []
         for lapse in [*self._lapsed]:
             fd, filters, former = lapse
-            is_stale = self._watched.get(fd) is not former
+            is_stale = self._watched.get(fd) is not former or not self._is_same(fd)
             if is_stale or errno.ENOMEM not in self._change(_adding(fd, filters, former[1])):
                 self._lapsed.remove(lapse)
         self._is_due = False
@@ -331,12 +338,25 @@ class KqueueBackend(Backend):
                 self._leave_to_waiter(fd, (WRITE,), asked)
         # Only what a socket says is final, and of this direction: the others of a FIFO and of a terminal may come back,
         # and a pipe says the same at either end.
-        return -which | (-which << 2 if fd in self._sockets else 0) | (FAILED if fflags else 0)
+        is_final = self._files.get(fd, NO_FILE)[0] == stat.S_IFSOCK
+        return -which | (-which << 2 if is_final else 0) | (FAILED if fflags else 0)
+
+    def _is_same(self, fd: int) -> bool:
+        """Tell whether a number means what was registered under it, which may have been closed since."""
+        try:
+            return _file(fd) == self._files.get(fd)
+        except OSError:
+            return False
 
     def _leave_to_waiter(self, fd: int, filters: Sequence[int], asked: Asked) -> None:
         self._lapsed.append((fd, filters, asked))
         self._is_due = True
         self.wake()
+
+
+def _file(fd: int) -> File:
+    status = os.fstat(fd)
+    return stat.S_IFMT(status.st_mode), status.st_dev, status.st_ino
 
 
 def _adding(fd: int, filters: Collection[int], flags: int) -> list[Kevent]:
