@@ -138,8 +138,8 @@ def main() -> None:
         ("all for reading alone", COUNT, 0, 1024, "a change of notation"),
         ("one of them in both directions", COUNT - 1, 1, 1024, "250"),
         ("all of them in both directions", 0, COUNT, 1024, "250"),
-        ("the same, with room for half as many", 0, COUNT, COUNT * 3 // 2, "250"),
-        ("the same, with room for some more", 0, COUNT, COUNT + COUNT // 8, "250"),
+        ("the same, with room for half as many", 0, COUNT, COUNT * 3 // 2, "250, and the kernel's answers"),
+        ("the same, with room for some more", 0, COUNT, COUNT + COUNT // 8, "250, and the kernel's answers"),
         ("the same, with room for one more", 0, COUNT, COUNT + 1, "250"),
         ("the same, with room for no more", 0, COUNT, COUNT, "250"),
     ):

@@ -127,6 +127,7 @@ UNKNOWN: Final[Asked] = (), 0
 """What the books say of a number that is not in them."""
 
 NO_FILE: Final[File] = 0, 0, 0
+"""Likewise."""
 
 _of_the_parent: Final[list[Kernel]] = []
 
