@@ -10,7 +10,7 @@ from select import select
 
 import pytest
 
-from polling.net import PipeReader, TcpListener, TcpStream, UnixListener, pipe
+from polling.net import PipeReader, TcpListener, TcpStream, UdpSocket, UnixListener, pipe
 from polling_conformance.harness import reset
 
 
@@ -64,6 +64,15 @@ def test_a_listener_that_cannot_listen_leaves_nothing_behind(tmp_path: Path) -> 
 def test_a_connect_that_cannot_begin_says_why() -> None:
     with pytest.raises(OSError, match=r"address|Network|10049|10051"):
         TcpStream.open(("255.255.255.255", 9))
+
+
+@pytest.mark.parametrize("kind", [TcpListener, TcpStream, UdpSocket])
+@pytest.mark.parametrize("port", [-1, 65536 + 80])
+def test_a_port_that_is_none_is_refused_and_not_cut_to_one(
+    kind: type[TcpListener | TcpStream | UdpSocket], port: int
+) -> None:
+    with pytest.raises(OverflowError, match="port"):
+        kind.open(("127.0.0.1", port))
 
 
 def read_soon(reader: PipeReader) -> bytes:

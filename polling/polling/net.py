@@ -133,6 +133,7 @@ class TcpStream(_Socket):
 
         Raises:
             OSError: It failed at once, or the host is not known. Nothing stays open.
+            OverflowError: The port is none. Likewise for every constructor here that takes one.
         """
         family, resolved = _resolve(address, cls._kind)
         stream = cls._fresh(family)
@@ -418,8 +419,9 @@ def _resolve(address: InetAddress, kind: socket.SocketKind) -> tuple[int, Any]:
         return socket.AF_INET, ("", port)
     if len(address) == 4:
         return socket.AF_INET6, address
-    family, _, _, _, resolved = socket.getaddrinfo(host, port, type=kind)[0]
-    return family, resolved
+    # Without the port, which some resolvers cut to 16 bits; bind and connect refuse what is none.
+    family, _, _, _, resolved = socket.getaddrinfo(host, None, type=kind)[0]
+    return family, (resolved[0], port, *resolved[2:])
 
 
 def _unix_family() -> int:
