@@ -12,9 +12,9 @@ buffer is full, and does not say how much it had sent by then.
 
 from __future__ import annotations
 
-import argparse
-import signal
 from collections.abc import Callable
+
+from serving import announce, listen, on_signals, options
 
 from polling import Interest, Mode, Poll
 from polling.net import TcpListener, TcpStream
@@ -42,7 +42,7 @@ class Connection:
             self._finished = True
         except BlockingIOError:
             pass
-        except ConnectionError:
+        except OSError:
             self.close()
             return
         if received:
@@ -55,7 +55,7 @@ class Connection:
             self._unsent = self._unsent[self._stream.send(self._unsent) :]
         except BlockingIOError:
             pass
-        except ConnectionError:
+        except OSError:
             self.close()
             return
         self._schedule()
@@ -84,6 +84,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.buffer = bytearray(64 * 1024)  # one for all: it is used up before the next event
         self._listener = listener
+        self._running = True
         poll.register(listener, self.on_connection)
 
     def on_connection(self) -> None:
@@ -95,28 +96,26 @@ class Server:
         Connection(self, stream)
 
     def run(self) -> None:
-        """Serve until interrupted."""
-        while True:
+        """Serve until ``stop`` is called."""
+        while self._running:
             for event in self.poll.poll():
                 event.token()
+        for connection in list(self.connections):
+            connection.close()
+
+    def stop(self) -> None:
+        """Let ``run`` return."""
+        self._running = False
 
 
 def main() -> None:
-    """Serve until interrupted."""
-    parser = argparse.ArgumentParser(description="Answer with the number of bytes received.")
-    parser.add_argument("--backend", help="the poll's backend (default: the best one here)")
-    parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: %(default)s)")
-    arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell had it ignored, as in the background
-        signal.signal(number, signal.default_int_handler)
-    with Poll(arguments.backend) as poll, TcpListener.open(("127.0.0.1", arguments.port)) as listener:
+    """Serve until SIGINT or SIGTERM."""
+    arguments = options("Answer with the number of bytes received.").parse_args()
+    with Poll(arguments.backend) as poll, listen(arguments) as listener:
         server = Server(poll, listener)
-        try:
-            print(f"listening on 127.0.0.1:{listener.getsockname()[1]} (backend {poll.backend.name})", flush=True)
-            server.run()
-        except KeyboardInterrupt:
-            for connection in list(server.connections):
-                connection.close()
+        on_signals(poll, server.stop)
+        announce(poll, listener)
+        server.run()
 
 
 if __name__ == "__main__":

@@ -10,52 +10,60 @@ wait reports again.
 
 from __future__ import annotations
 
-import argparse
-import signal
+from typing import Literal
+
+from serving import announce, listen, on_signals, options
 
 from polling import Poll
 from polling.net import TcpListener, TcpStream
 
+Token = TcpStream | Literal["listener", "stop"]
 
-def serve(poll: Poll[TcpStream | None], listener: TcpListener) -> None:
-    """Accept everybody, read everything, until interrupted. A connection is the token of its own events."""
-    poll.register(listener, None)
+
+def serve(poll: Poll[Token], listener: TcpListener) -> None:
+    """Accept everybody, read everything, until "stop" is reported. A connection is the token of its own events."""
+    poll.register(listener, "listener")
+    connections = set[TcpStream]()  # poll holds nobody's socket open
     buffer = bytearray(64 * 1024)
-    connections = set()  # poll holds nobody's socket open
-    while True:
+    running = True
+    while running:
         for event in poll.poll():
-            stream = event.token
-            try:
-                if stream is None:
+            if isinstance(event.token, TcpStream):
+                if not read(event.token, buffer):
+                    connections.remove(event.token)
+                    poll.deregister(event.token)
+                    event.token.close()
+            elif event.token == "listener":
+                try:
                     stream, _ = listener.accept()
-                    connections.add(stream)
-                    poll.register(stream, stream)
-                elif not stream.recv_into(buffer):
-                    raise ConnectionError("the client has finished")
-            except BlockingIOError:
-                pass  # an event is a hint: whoever was ready may not be any more
-            except ConnectionError:
-                if stream is not None:  # else it was gone before it was accepted
-                    connections.discard(stream)
-                    poll.deregister(stream)
-                    stream.close()
+                except (BlockingIOError, ConnectionError):
+                    continue  # it was gone before it was accepted
+                connections.add(stream)
+                poll.register(stream, stream)
+            else:
+                running = False
+    for stream in connections:
+        stream.close()
+
+
+def read(stream: TcpStream, buffer: bytearray) -> bool:
+    """Read once; tell whether there may be more to come."""
+    try:
+        return stream.recv_into(buffer) > 0
+    except BlockingIOError:
+        return True  # an event is a hint: whoever was ready may not be any more
+    except OSError:  # a reset, for one: no concern of the other clients
+        return False
 
 
 def main() -> None:
-    """Serve until interrupted."""
-    parser = argparse.ArgumentParser(description="Throw away whatever comes.")
-    parser.add_argument("--backend", help="the poll's backend (default: the best one here)")
-    parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: %(default)s)")
-    arguments = parser.parse_args()
-    for number in (signal.SIGINT, signal.SIGTERM):  # also where the shell had it ignored, as in the background
-        signal.signal(number, signal.default_int_handler)
-    poll: Poll[TcpStream | None] = Poll(arguments.backend)
-    with poll, TcpListener.open(("127.0.0.1", arguments.port)) as listener:
-        try:
-            print(f"listening on 127.0.0.1:{listener.getsockname()[1]} (backend {poll.backend.name})", flush=True)
-            serve(poll, listener)
-        except KeyboardInterrupt:
-            pass
+    """Serve until SIGINT or SIGTERM."""
+    arguments = options("Throw away whatever comes.").parse_args()
+    poll: Poll[Token] = Poll(arguments.backend)
+    with poll, listen(arguments) as listener:
+        on_signals(poll, "stop")
+        announce(poll, listener)
+        serve(poll, listener)
 
 
 if __name__ == "__main__":

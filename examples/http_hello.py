@@ -14,7 +14,6 @@ deals new connections out among them (SO_REUSEPORT). Nothing is shared, and noth
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import signal
@@ -22,28 +21,33 @@ import socket
 import sys
 from collections.abc import Callable
 from time import monotonic
+from typing import ClassVar
 
 from http_requests import Requests
+from serving import announce, listen, on_signals, options
 
-from polling import Interest, Mode, Poll, Waker
+from polling import Interest, Mode, Poll
 from polling.net import TcpListener, TcpStream
 
 RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: keep-alive\r\nContent-Length: 6\r\n\r\nhello\n"
 PARKED = 0.1  # seconds without accepting when there is no descriptor left
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
+Token = Callable[[], None]
+
 
 class Connection:
     """One client. It is watched for readability or, while answers wait to be sent, for writability: never both."""
 
     __slots__ = ("_requests", "_server", "_stream", "_unsent")
+    mode: ClassVar = Mode.LEVEL
 
     def __init__(self, server: Server, stream: TcpStream) -> None:
         self._server = server
         self._stream = stream
         self._requests = Requests()
         self._unsent = memoryview(b"")
-        server.poll.register(stream, self.on_readable, Interest.READABLE, Mode.LEVEL)
+        server.poll.register(stream, self.on_readable, Interest.READABLE, self.mode)
         server.connections.add(self)
 
     def on_readable(self) -> None:
@@ -91,10 +95,11 @@ class Connection:
 class Server:
     """The listener, its connections, and the loop."""
 
-    def __init__(self, poll: Poll[Callable[[], None]], listener: TcpListener) -> None:
+    def __init__(self, poll: Poll[Token], listener: TcpListener, connection: type[Connection] = Connection) -> None:
         self.poll = poll
         self.connections: set[Connection] = set()
         self.buffer = memoryview(bytearray(64 * 1024))  # one for all: what was received is used up before the next call
+        self._connection = connection
         self._listener = listener
         self._parked_until: float | None = None  # on the monotonic clock
         self._running = True
@@ -123,7 +128,7 @@ class Server:
         """Accept who waits, but only so many at a time: those who are connected want their answers."""
         try:
             for _ in range(64):
-                Connection(self, self._listener.accept()[0])
+                self._connection(self, self._listener.accept()[0])
         except (BlockingIOError, ConnectionAbortedError):
             return  # whoever else waits is reported again
         except OSError as error:
@@ -153,27 +158,24 @@ def fork(listeners: list[TcpListener]) -> tuple[TcpListener, list[int]]:
 
 def main() -> None:
     """Serve until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(description="Answer every HTTP request with a hello.")
-    parser.add_argument("--backend", help="the poll's backend (default: the best one here)")
-    parser.add_argument("--host", default="127.0.0.1")
-    parser.add_argument("--port", type=int, default=8080, help="0: any that is free (default: %(default)s)")
+    parser = options("Answer every HTTP request with a hello.")
     parser.add_argument("--processes", type=int, default=1, help="how many share the port (default: %(default)s)")
     arguments = parser.parse_args()
-    address = (arguments.host, arguments.port)
+    if arguments.processes < 1:
+        parser.error("--processes is at least 1")
     listeners = []
     for _ in range(arguments.processes):
-        listeners.append(TcpListener.open(address, reuse_port=arguments.processes > 1))
-        listeners[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
-        address = listeners[0].getsockname()[:2]
+        listener = listen(arguments, reuse_port=arguments.processes > 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
+        arguments.port = listener.getsockname()[1]
+        listeners.append(listener)
     listener, children = fork(listeners)  # before there is a poll: one belongs to the process that made it
     try:
         with Poll(arguments.backend) as poll, listener:
             server = Server(poll, listener)
-            waker = Waker(poll, server.stop)
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, lambda *_: waker.wake())
+            on_signals(poll, server.stop)
             if listener is listeners[0]:
-                print(f"listening on http://{address[0]}:{address[1]} (backend {poll.backend.name})", flush=True)
+                announce(poll, listener, "http://")
             server.run()
     finally:
         for child in children:

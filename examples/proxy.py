@@ -1,6 +1,6 @@
 """A TCP proxy: carries bytes both ways, passes on who has finished, and never holds more than it must.
 
-    python examples/proxy.py --listen 127.0.0.1:8081 --to 127.0.0.1:8080
+    python examples/proxy.py --port 8081 --to 127.0.0.1:8080
 
 A connection through a proxy is two flows, one each way, and everything that is hard about it follows from that:
 
@@ -17,24 +17,21 @@ either needs of it; with nothing to wait for it is parked with ``Interest.NONE``
 
 from __future__ import annotations
 
-import argparse
 import errno
-import signal
 import socket
-import struct
-import sys
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any
 
-from polling import Event, Interest, Mode, Poll, Waker
+from serving import announce, listen, on_signals, options, reset_on_close
+
+from polling import Event, Interest, Mode, Poll
 from polling.net import TcpListener, TcpStream
 
 BUFFER = 64 * 1024  # bytes held in each direction, at most
 PARKED = 0.1  # seconds without accepting when there is no descriptor left
 OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER: closing resets
 
 Ready = Callable[[Event[Any]], None]  # what a token is: whom to call with the event
 
@@ -119,7 +116,7 @@ class Link:
         self._proxy.links.discard(self)
         for stream in self._watched:
             if broken:
-                stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+                reset_on_close(stream)
             self._proxy.poll.deregister(stream)
             stream.close()
 
@@ -180,19 +177,14 @@ def address(text: str) -> tuple[str, int]:
 
 def main() -> None:
     """Carry bytes until SIGINT or SIGTERM."""
-    parser = argparse.ArgumentParser(description="Carry TCP connections to another address.")
-    parser.add_argument("--backend", help="the poll's backend (default: the best one here)")
-    parser.add_argument("--listen", type=address, default=("127.0.0.1", 8081), metavar="HOST:PORT")
+    parser = options("Carry TCP connections to another address.", 8081)
     parser.add_argument("--to", type=address, default=("127.0.0.1", 8080), metavar="HOST:PORT")
     arguments = parser.parse_args()
     poll: Poll[Ready] = Poll(arguments.backend)
-    with poll, TcpListener.open(arguments.listen) as listener:
+    with poll, listen(arguments) as listener:
         proxy = Proxy(poll, listener, arguments.to)
-        waker = Waker(poll, proxy.stop)
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: waker.wake())
-        host, port = listener.getsockname()[:2]
-        print(f"listening on {host}:{port} (backend {poll.backend.name})", flush=True)
+        on_signals(poll, proxy.stop)
+        announce(poll, listener)
         proxy.run()
 
 

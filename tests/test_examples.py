@@ -23,6 +23,7 @@ import polling
 from polling.net import TcpListener
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
+SERVERS = ["discard", "count", "http_hello", "http_hello_edge", "proxy"]
 PATIENCE = 20.0  # seconds to wait for what must come
 ON_WINE = "WINEPREFIX" in os.environ and sys.platform == "win32"
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER: closing resets
@@ -31,6 +32,14 @@ RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_L
 @pytest.fixture(params=sorted(polling.available_backends()))
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def listener(clients: ExitStack) -> socket.socket:
+    """A listener, for the proxy to connect to or to be in the way."""
+    listener = clients.enter_context(socket.create_server(("127.0.0.1", 0)))
+    listener.settimeout(PATIENCE)
+    return listener
 
 
 @pytest.fixture
@@ -99,20 +108,12 @@ def test_count_answers_the_last_words_of_a_client_that_half_closes(backend: str,
 # The proxy.
 
 
-@pytest.fixture
-def server(clients: ExitStack) -> socket.socket:
-    """A listener for the proxy to connect to."""
-    listener = clients.enter_context(socket.create_server(("127.0.0.1", 0)))
-    listener.settimeout(PATIENCE)
-    return listener
-
-
-def through(stack: ExitStack, server: socket.socket, backend: str) -> tuple[socket.socket, socket.socket]:
+def through(stack: ExitStack, listener: socket.socket, backend: str) -> tuple[socket.socket, socket.socket]:
     """Connect through a new proxy; give both ends."""
-    host, port = server.getsockname()
-    address = serve(stack, "proxy", backend, "--listen", "127.0.0.1:0", "--to", f"{host}:{port}")
+    host, port = listener.getsockname()
+    address = serve(stack, "proxy", backend, "--port", "0", "--to", f"{host}:{port}")
     near = connect(stack, address)
-    far = stack.enter_context(server.accept()[0])
+    far = stack.enter_context(listener.accept()[0])
     far.settimeout(PATIENCE)
     return near, far
 
@@ -137,17 +138,19 @@ def receive_and_hash(stream: socket.socket) -> str:
 
 @pytest.mark.parametrize("megabytes", [16, pytest.param(1024, marks=pytest.mark.slow)])
 def test_the_proxy_carries_every_byte_both_ways_at_once(
-    backend: str, clients: ExitStack, server: socket.socket, megabytes: int
+    backend: str, clients: ExitStack, listener: socket.socket, megabytes: int
 ) -> None:
-    near, far = through(clients, server, backend)
+    near, far = through(clients, listener, backend)
     with ThreadPoolExecutor(4) as threads:
         sent = [threads.submit(send_and_hash, stream, seed, megabytes) for seed, stream in enumerate((near, far))]
         received = [threads.submit(receive_and_hash, stream) for stream in (far, near)]
         assert [job.result() for job in sent] == [job.result() for job in received]
 
 
-def test_the_proxy_passes_on_a_half_close_and_goes_on(backend: str, clients: ExitStack, server: socket.socket) -> None:
-    near, far = through(clients, server, backend)
+def test_the_proxy_passes_on_a_half_close_and_goes_on(
+    backend: str, clients: ExitStack, listener: socket.socket
+) -> None:
+    near, far = through(clients, listener, backend)
     near.sendall(b"that is all")
     near.shutdown(socket.SHUT_WR)
     assert receive_all(far) == b"that is all"
@@ -159,8 +162,8 @@ def test_the_proxy_passes_on_a_half_close_and_goes_on(backend: str, clients: Exi
 
 @pytest.mark.xfail(ON_WINE, reason="Wine's recv makes an end of a reset, and the proxy passes that on", strict=True)
 @pytest.mark.parametrize("breaks", ["client", "server"])
-def test_the_proxy_passes_on_a_reset(backend: str, clients: ExitStack, server: socket.socket, breaks: str) -> None:
-    near, far = through(clients, server, backend)
+def test_the_proxy_passes_on_a_reset(backend: str, clients: ExitStack, listener: socket.socket, breaks: str) -> None:
+    near, far = through(clients, listener, backend)
     ends = (near, far) if breaks == "client" else (far, near)
     ends[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     ends[0].close()
@@ -171,7 +174,7 @@ def test_the_proxy_passes_on_a_reset(backend: str, clients: ExitStack, server: s
 def test_the_proxy_resets_clients_of_a_server_that_is_not_there(backend: str, clients: ExitStack) -> None:
     with socket.create_server(("127.0.0.1", 0)) as gone:
         port = gone.getsockname()[1]
-    address = serve(clients, "proxy", backend, "--listen", "127.0.0.1:0", "--to", f"127.0.0.1:{port}")
+    address = serve(clients, "proxy", backend, "--port", "0", "--to", f"127.0.0.1:{port}")
     for _ in range(2):  # and is still there for the next
         with pytest.raises(ConnectionError):
             meet_a_reset(connect(clients, address))
@@ -183,8 +186,8 @@ def meet_a_reset(sock: socket.socket) -> None:
     sock.send(b"x")
 
 
-def test_the_proxy_slows_a_sender_down(backend: str, clients: ExitStack, server: socket.socket) -> None:
-    near, far = through(clients, server, backend)
+def test_the_proxy_slows_a_sender_down(backend: str, clients: ExitStack, listener: socket.socket) -> None:
+    near, far = through(clients, listener, backend)
     sent = 0
     near.setblocking(False)
     while select([], [near], [], 0.5)[1]:
@@ -216,13 +219,42 @@ def test_a_flow_never_holds_more_than_its_buffer() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no process can be sent a SIGINT of its own there")
-@pytest.mark.parametrize("script", ["discard", "count", "http_hello_edge", "proxy"])
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_server_cleanly(script: str, number: signal.Signals) -> None:
-    port = ["--listen", "127.0.0.1:0"] if script == "proxy" else ["--port", "0"]
-    with drive.Server("-W", "error", EXAMPLES / f"{script}.py", *port) as server:
+@pytest.mark.parametrize(
+    ("script", "number"), [*((script, signal.SIGINT) for script in SERVERS), ("discard", signal.SIGTERM)]
+)
+def test_a_signal_ends_a_server_cleanly(
+    script: str, number: signal.Signals, clients: ExitStack, listener: socket.socket, capfd: pytest.CaptureFixture[str]
+) -> None:
+    to = ["--to", f"127.0.0.1:{listener.getsockname()[1]}"] if script == "proxy" else []
+    with drive.Server("-W", "error", EXAMPLES / f"{script}.py", "--port", "0", *to) as server:
+        connect(clients, server.address)
         server.process.send_signal(number)
         assert server.process.wait(PATIENCE) == 0
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("script", "option", "said"),
+    [
+        *((script, "--port={taken}", "cannot listen on 127.0.0.1:{taken}: ") for script in SERVERS),
+        ("discard", "--port=70000", "cannot listen on 127.0.0.1:70000: bind(): port must be 0-65535"),
+        ("discard", "--backend=nonsense", "there is no backend 'nonsense'; there are: "),
+    ],
+)
+def test_a_server_that_cannot_start_says_why_in_a_line(
+    script: str, option: str, said: str, listener: socket.socket
+) -> None:
+    taken = listener.getsockname()[1]
+    command = [sys.executable, "-W", "error", str(EXAMPLES / f"{script}.py"), option.format(taken=taken)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert said.format(taken=taken) in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert (done.stdout, done.returncode > 0) == ("", True)
+
+
+@pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda script: script.stem)
+def test_an_example_is_short(script: Path) -> None:
+    assert len(script.read_text("utf-8").splitlines()) <= 200
 
 
 # User space.
