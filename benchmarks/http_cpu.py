@@ -1,8 +1,11 @@
 """What the library costs a web server: CPU a request of http_hello against the same server on bare epoll.
 
     python benchmarks/http_cpu.py --rounds 5 --seconds 3
+    python benchmarks/http_cpu.py --rounds 24 --seconds 2 --processes 2
 
-Every round serves each of the three servers in turn, so that what else goes on in the machine meets all of them
+With ``--processes``, what it costs to share a port: so many processes against one, each with as many connections.
+
+Every round serves each of the servers in turn, so that what else goes on in the machine meets all of them
 alike, and the ratios are taken within a round. The load is wrk's, where it is installed, else tools/drive.py's.
 CPU time, not requests a second: on a small machine the client is at its limit before the server is.
 """
@@ -24,11 +27,13 @@ from drive import Server, drive
 
 ROOT = Path(__file__).parents[1]
 HELLO, BARE = str(ROOT / "examples" / "http_hello.py"), str(ROOT / "benchmarks" / "bare_epoll.py")
-SERVERS = {
-    "bare epoll": (BARE,),
-    "epoll": (HELLO, "--backend", "epoll"),
-    "poll": (HELLO, "--backend", "poll"),
-}
+
+
+class Served(NamedTuple):
+    """A server, and by how many processes it is one."""
+
+    command: Sequence[str]
+    processes: int = 1
 
 
 class Cost(NamedTuple):
@@ -71,14 +76,23 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=int, default=3, help="of load, a server and round")
     parser.add_argument("--connections", type=int, default=128)
+    parser.add_argument("--processes", type=int, default=0, help="compare that many with one, and not backends")
     arguments = parser.parse_args()
-    costs: dict[str, list[Cost]] = {name: [] for name in SERVERS}
+    servers = {
+        "bare epoll": Served((BARE,)),
+        **{name: Served((HELLO, "--backend", name)) for name in ("epoll", "poll")},
+    }
+    if arguments.processes:
+        shares = (1, arguments.processes)
+        servers = {f"{n} at work": Served((HELLO, "--processes", str(n)), n) for n in shares}
+    costs: dict[str, list[Cost]] = {name: [] for name in servers}
     for number in range(arguments.rounds):
-        for name in list(SERVERS)[:: -1 if number % 2 else 1]:  # nobody is always first
-            costs[name].append(measure(SERVERS[name], arguments.connections, arguments.seconds))
+        for name in list(servers)[:: -1 if number % 2 else 1]:  # nobody is always first
+            command, processes = servers[name]
+            costs[name].append(measure(command, arguments.connections * processes, arguments.seconds))
     print("server       user µs   total µs   user ratio   total ratio")
     for name, measured in costs.items():
-        pairs = list(zip(measured, costs["bare epoll"], strict=True))
+        pairs = list(zip(measured, costs[next(iter(costs))], strict=True))
         print(
             f"{name:10} {median(cost.user for cost in measured):9.2f} {median(cost.total for cost in measured):10.2f}"
             f" {median(cost.user / bare.user for cost, bare in pairs):12.3f}"
