@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import re
 import signal
 import socket
 import struct
@@ -255,6 +257,32 @@ def test_a_server_that_cannot_start_says_why_in_a_line(
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda script: script.stem)
 def test_an_example_is_short(script: Path) -> None:
     assert len(script.read_text("utf-8").splitlines()) <= 200
+
+
+# The tutorial.
+
+TUTORIAL = EXAMPLES.parent / "docs" / "tutorial.md"
+BLOCKS = re.findall(r"^```(\w+) ?(.*)\n((?:.*\n)*?)```$", TUTORIAL.read_text("utf-8"), re.MULTILINE)
+FRAGMENTS = [(name, code) for language, name, code in BLOCKS if language == "python" and name != "run"]
+PROGRAMS = [(block[2], answer[2]) for block, answer in itertools.pairwise(BLOCKS) if block[:2] == ("python", "run")]
+WATCH_PIPES = [
+    name for name, kind in polling.available_backends().items() if polling.Capability.PIPES in kind.capabilities
+]
+
+
+@pytest.mark.parametrize(("name", "code"), FRAGMENTS, ids=[name for name, _ in FRAGMENTS])
+def test_the_tutorial_shows_what_the_file_says(name: str, code: str) -> None:
+    assert "\n" + code in (EXAMPLES.parent / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("backend", WATCH_PIPES)
+@pytest.mark.parametrize(("program", "output"), PROGRAMS, ids=["sendall", "modes"])
+def test_the_tutorials_programs_print_what_it_says(
+    program: str, output: str, backend: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POLLING_BACKEND", backend)
+    exec(program, {})
+    assert capsys.readouterr().out == output
 
 
 # User space.
