@@ -19,6 +19,7 @@ import http_hello
 import pytest
 from http_hello import RESPONSE
 from http_requests import MAX_HEAD, Requests
+from serving import raise_limit
 
 import polling
 
@@ -259,18 +260,28 @@ def test_a_server_without_descriptors_parks_its_listener_and_serves_again(backen
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_REUSEPORT"), reason="no port can be shared there")
-def test_processes_share_the_connections_and_end_together(backend: str) -> None:
-    command = (drive.SERVER, "--backend", backend, "--port", "0", "--processes", "3")
+@pytest.mark.parametrize(
+    ("backend", "processes", "clients"),
+    [
+        *((backend, 3, 300) for backend in BACKENDS),
+        pytest.param(next(iter(polling.available_backends())), 4, 10_000, marks=pytest.mark.slow),
+    ],
+)
+def test_processes_share_the_connections_and_end_together(backend: str, processes: int, clients: int) -> None:
+    if missing := raise_limit(clients + 100):
+        pytest.skip(f"{missing} descriptors are missing")
+    command = (drive.SERVER, "--backend", backend, "--port", "0", "--processes", str(processes))
     with drive.Server("-W", "error", *command) as server, ExitStack() as stack:
         children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children")
         others = children.read_text().split() if children.exists() else []
-        for _ in range(300):
+        for _ in range(clients):
             ask(stack.enter_context(connect(server.address)))
         if others:
-            assert len(others) == 2
+            assert len(others) == processes - 1
             for pid in (server.process.pid, *others):
                 sockets = [os.readlink(fd) for fd in Path(f"/proc/{pid}/fd").iterdir()]
-                assert sum(name.startswith("socket:") for name in sockets) > 50, "half its share would be 50"
+                shared = sum(name.startswith("socket:") for name in sockets)
+                assert shared > clients / processes / 2, "not half its share"
     assert server.status == 0
     assert not any(Path(f"/proc/{pid}").exists() for pid in others)
     with pytest.raises(ConnectionRefusedError):
