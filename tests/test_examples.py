@@ -206,6 +206,8 @@ def test_a_flow_never_holds_more_than_its_buffer() -> None:
         source = stack.enter_context(listener.accept()[0])
         sink = connect(stack, listener.getsockname())
         target = stack.enter_context(listener.accept()[0])
+        sink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+        target.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
         feed.setblocking(False)
         flow = proxy.Flow(source, target)
         for _ in range(200):
