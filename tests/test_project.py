@@ -105,9 +105,10 @@ def test_nothing_is_needed_at_run_time() -> None:
     assert PROJECT["project"]["dependencies"] == []
 
 
-def test_the_test_group_holds_what_the_extra_needs() -> None:
+def test_the_test_group_holds_what_the_extra_and_the_examples_need() -> None:
+    groups = PROJECT["dependency-groups"]
     extra = PROJECT["project"]["optional-dependencies"]["conformance"]
-    assert set(extra) <= set(PROJECT["dependency-groups"]["test"])
+    assert {*extra, *groups["examples"]} <= set(groups["test"])
 
 
 def test_no_plugin_loads_into_strangers_pytest_runs() -> None:
