@@ -164,6 +164,7 @@ def test_the_changelog_has_a_section_for_the_version() -> None:
         "CHANGELOG.md",
         "docs/decisions.md",
         "docs/mio.md",
+        "docs/threads.md",
         "examples/third_party_backend/README.md",
     ],
 )
