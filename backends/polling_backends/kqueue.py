@@ -181,6 +181,7 @@ class KqueueBackend(Backend):
         self._readerless: set[int] = set()  # pipes whose filter for reading stands in for the one for writing
         self._lapsed: list[tuple[int, Sequence[int], Asked]] = []  # what is left to waiter: filters of a number, to add
         self._is_due = False  # it has not been tried yet
+        self.unfinished = self._lapsed
         self._fetched: list[Kevent] = []  # what the kernel gave to a wait that has not yet handed it out
 
     def _open_kernel(self) -> Kernel:

@@ -124,6 +124,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         "doubtful",
         "fetch",
         "lock",
+        "own",
         "pending",
         "refusal",
         "registrations",
@@ -138,6 +139,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
 
     def __init__(self, backend: Backend) -> None:
         self.backend = backend
+        self.own: Final = frozenset(backend.internal)
         self.lock = RLock()
         self.registrations: dict[int, AnyRegistration] = dict.fromkeys(backend.internal, OWN)
         self.refusal: type[PollingError] | None = None  # why every call is refused, once it is
@@ -157,10 +159,12 @@ class Table(dict["Pair", "Event[Any] | None"]):
 
     def __missing__(self, pair: Pair) -> Event[Any] | None:
         """Make the event for a pair not seen before, or say why there is none: None and an alert."""
-        fd, bits = pair
-        if self.registrations.get(fd) is OWN:  # the doorbell, which a backend may ring for itself, too
-            self.alert = self.stale = True
+        if pair[0] in self.own:  # the doorbell, which a backend may ring for itself, too
+            self.alert = True
+            if self.backend.unfinished:
+                self.stale = True
             return None
+        fd, bits = pair
         with self.lock:
             registration = self.registrations.get(fd)
             source = registration and registration()  # held, so that it cannot die before this is done
