@@ -40,6 +40,10 @@ if TYPE_CHECKING:
     from polling.user import UserRegistration
 
 
+_EDGE: Final = Mode.EDGE
+_LEVEL: Final = Mode.LEVEL
+
+
 class Registration(weakref.ref["HasFileno"]):
     """A source that is watched, held weakly, and all that was said of it."""
 
@@ -155,7 +159,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.users: dict[UserRegistration, None] = {}  # all that are registered
         self.timed: dict[UserRegistration, None] = {}  # those of them that have a deadline
         self.pending: dict[UserRegistration, None] = {}  # what may have something to say: set by any thread
-        self.woken: dict[UserRegistration, None] = {}  # what the waiter has taken of it, until it is handed out
+        self.woken: dict[UserRegistration, None] = {}  # what the waiter has taken up of it, until that is handed out
 
     def __missing__(self, pair: Pair) -> Event[Any] | None:
         """Make the event for a pair not seen before, or say why there is none: None and an alert."""
@@ -245,27 +249,42 @@ class Table(dict["Pair", "Event[Any] | None"]):
     def discharge(self, registration: UserRegistration) -> None:
         """Let go of a user-space source, and of the events made for it."""
         source = registration.source
-        # What is no user any more is not reported, whatever else of it a signal handler's exception leaves behind.
+        # From here on there is no call.
         if source._registration is registration:
             source._registration = None
-        self.users.pop(registration, None)
-        for others in self.timed, self.pending, self.woken:
-            others.pop(registration, None)
-        registration.events = {}
+        if registration in self.users:
+            del self.users[registration]
+        if registration in self.timed:
+            del self.timed[registration]
+        if registration in self.pending:
+            del self.pending[registration]
+        if registration in self.woken:
+            self.woken = {**self.woken}  # another, since the waiter may be going through this one
+            del self.woken[registration]
+        registration.events = [None] * 8
 
-    def hear(self) -> list[Event[Any]]:
-        """Take what user-space sources have to say: it stands in ``woken`` until it is handed out."""
-        heard = []
-        with self.lock:
-            if self.timed:
-                self._pass_time(monotonic())
-            for registration in [*self.pending]:
-                if registration not in self.users:
-                    self.pending.pop(registration, None)
-                elif (event := registration.take()) is not None:
-                    heard.append(event)
-            if self.pending:
-                self.alert = True  # what is level concerns the next wait as well
+    def hear(self) -> list[Event[Any] | None]:
+        """Take what user-space sources have to say: they stand in ``woken`` until it is handed out.
+
+        A wake takes this way while somebody waits for it, so there is no lock, and few objects are made. What is
+        pending is taken as a whole, by a swap; after that nobody adds to it or takes from it.
+        """
+        if self.timed:
+            self._pass_time(monotonic())
+        heard: list[Event[Any] | None] = []
+        self.woken = pending = self.pending
+        self.pending = {}
+        for registration in pending:
+            source = registration.source
+            ready = registration.armed & source._ready
+            if ready and source._registration is registration:
+                heard.append(registration.events[ready] or registration.make_event(ready))
+                # From here to the next one there is no call.
+                if registration.mode is _LEVEL:
+                    self.pending[registration] = None  # it concerns the next wait as well
+                    self.alert = True
+                else:
+                    registration.armed = registration.armed & ~ready if registration.mode is _EDGE else 0
         return heard
 
     def _pass_time(self, now: float) -> None:
@@ -282,6 +301,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
     def hear_again(self) -> None:
         """Have that looked at again which an exception kept from being handed out."""
         for registration in self.woken:
-            registration.armed = registration.interest
-            self.pending[registration] = None
+            if registration.source._registration is registration:
+                registration.armed = registration.interest
+                self.pending[registration] = None
         self.woken = {}

@@ -508,8 +508,8 @@ class Poll(Closing, Generic[T]):
         table.alert = False
         if table.refusal is not None:
             raise self._refused()
-        if None in events:
-            events = [event for event in events if event is not None] if len(events) > 1 else []
+        gaps = None in events
+        if gaps:
             while table.strays:
                 self._turn_away(table.strays[-1])
                 del table.strays[-1]
@@ -520,10 +520,12 @@ class Poll(Closing, Generic[T]):
             self._settle()
         if table.pending or table.timed:
             heard = table.hear()
-            events = [*heard, *events] if events else [*heard]
             if table.pending and self._is_nested:
                 self._backend.wake()  # for whoever watches this poll: there is more to come
-        return events
+            if gaps and len(events) == 1:
+                return heard
+            events = heard + events
+        return [event for event in events if event is not None] if gaps else events
 
     def _settle(self) -> None:
         """Between two waits: what was changed during the last one is settled for the next."""

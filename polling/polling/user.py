@@ -35,7 +35,6 @@ __all__ = ["UserSource"]
 NEVER: Final = float("inf")
 
 _EDGE: Final = Mode.EDGE
-_LEVEL: Final = Mode.LEVEL
 
 
 class UserRegistration:
@@ -50,7 +49,7 @@ class UserRegistration:
         self.token = token
         self.interest = self.armed = int(interest)
         self.mode = mode
-        self.events: dict[int, Event[Any]] = {}  # by what they report; made once each
+        self.events: list[Event[Any] | None] = [None] * 8  # by what they report; made once each
         self.table = table
         self.ring = ring
 
@@ -67,22 +66,10 @@ class UserRegistration:
         self.table.alert = True
         return True
 
-    def take(self) -> Event[Any] | None:
-        """Give the event that is due, if any, and use up what it uses up: that stands in ``woken`` until handed out."""
-        ready = self.armed & self.source._ready
-        event = None
-        if ready:
-            event = self.events.get(ready)
-            if event is None:
-                readiness = Readiness(bool(ready & 1), bool(ready & 2), bool(ready & 4))
-                event = self.events[ready] = Event(self.token, readiness, self)
-        table = self.table
-        # From here on there is no call.
-        if event is not None and self.mode is not _LEVEL:
-            table.woken[self] = None
-            self.armed = self.armed & ~ready if self.mode is _EDGE else 0
-        if not self.armed & self.source._ready and self in table.pending:
-            del table.pending[self]
+    def make_event(self, ready: int) -> Event[Any]:
+        """Make the event that reports these bits, and keep it for the next time."""
+        readiness = Readiness(bool(ready & 1), bool(ready & 2), bool(ready & 4))
+        event = self.events[ready] = Event(self.token, readiness, self)
         return event
 
 

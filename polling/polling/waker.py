@@ -8,9 +8,13 @@ from polling.event import Interest, Mode
 from polling.user import UserSource
 
 if TYPE_CHECKING:
+    from typing import Final
+
     from polling.poll import Poll
 
 __all__ = ["Waker"]
+
+_EDGE: Final = Mode.EDGE
 
 
 class Waker(UserSource, Generic[T]):
@@ -47,8 +51,14 @@ class Waker(UserSource, Generic[T]):
         """
         registration = self._registration
         if registration is not None:
+            # What _set and stir do, without a call: somebody waits for this.
             self._ready = 1
-            if registration.stir(1):  # what _set does, which would be a call more
+            if registration.mode is _EDGE:
+                registration.armed |= registration.interest & 1
+            if registration.armed & 1:
+                table = registration.table
+                table.pending[registration] = None
+                table.alert = True
                 registration.ring()
         elif self._table.refusal is ForkedPollError:
             raise ForkedPollError("this waker's poll belongs to the parent process")

@@ -21,9 +21,11 @@ from polling import (
     PollingError,
     UnsupportedError,
     UserSource,
+    Waker,
 )
 from polling_conformance.harness import SIGNAL_WAIT, Harness, drain, send
 from polling_conformance.interrupt import Interrupter, at_each_step, strike
+from polling_conformance.suite.threads import restless
 
 __all__ = ["UserRules"]
 
@@ -301,6 +303,32 @@ class UserRules(Harness):
         self.check(event.token is token, f"the very token {token}", event)
         poll.deregister(source)
         self.check(not poll.is_current(event), "the event of what was deregistered is not current", "it is")
+
+    def test_USR_06_threads_register_and_deregister_what_they_set_during_a_wait(self, poll: Poll[object]) -> None:
+        waker = Waker(poll, "over")
+
+        def come_and_go(mode: Mode) -> None:
+            source = UserSource()
+            for _ in range(500):
+                poll.register(source, mode, READABLE, mode)
+                source.set(READABLE)
+                poll.deregister(source)
+                source.clear(READABLE)
+
+        def wait() -> set[object]:
+            seen: set[object] = set()
+            while "over" not in seen:
+                seen |= {event.token for event in poll.poll()}
+            return seen
+
+        with restless():
+            waiter = self.in_thread(wait)
+            for running in [self.in_thread(come_and_go, mode) for mode in Mode]:
+                running.result()
+            waker.wake()
+            seen = waiter.result()
+        self.check(seen <= {*Mode, "over"}, "each under its token", seen)
+        self.expect_silence(poll)
 
     @pytest.mark.parametrize("end", ["deregister", "close"])
     def test_USR_06_a_poll_holds_it_and_lets_go_of_its_token(self, poll: Poll[object], end: str) -> None:
