@@ -87,6 +87,50 @@ def test_the_key_is_known_while_the_value_is_made() -> None:
     assert dict(slab) == {0: (0, False, 1), 1: (1, False, 0)}
 
 
+def test_the_slab_may_change_while_a_value_is_made() -> None:
+    slab = Slab[str](3)
+    keys = [slab.insert(letter) for letter in "ab"]
+
+    def make(key: int) -> str:
+        with pytest.raises(KeyError):
+            slab.pop(key)
+        assert slab.pop(keys[0]) == "a"
+        assert slab.insert("c") == keys[0]
+        with pytest.raises(SlabFullError):
+            slab.insert("d")
+        return "e"
+
+    assert slab.insert_with(make) == 2
+    assert dict(slab) == {0: "c", 1: "b", 2: "e"}
+
+    def fail(key: int) -> str:
+        slab.insert(str(key))
+        raise ZeroDivisionError
+
+    slab.pop(0)
+    slab.pop(2)
+    with pytest.raises(ZeroDivisionError):
+        slab.insert_with(fail)
+    assert (dict(slab), len(slab)) == ({0: "2", 1: "b"}, 2)
+    assert slab.insert("f") == 2
+
+
+def test_the_slab_may_change_during_an_iteration() -> None:
+    slab = Slab[int]()
+    for value in range(6):
+        slab.insert(value)
+    met = []
+    for key, value in slab.items():
+        met.append(value)
+        slab.pop(key)
+        if key == 1:
+            slab.pop(2)
+            slab.pop(5)
+            assert slab.insert(50) == 5
+    assert met == [0, 1, 3, 4, 50]
+    assert not slab
+
+
 def test_a_value_that_cannot_be_made_changes_nothing() -> None:
     slab = Slab[str](1)
     for error in ZeroDivisionError, KeyboardInterrupt:

@@ -5,7 +5,8 @@ What it adds is the answer to one question: whose fault is an exception? One tha
 a connection is that connection's, which is reset while all others go on. Any other, a listener's above all, means
 that the program cannot do its work: all connections are reset, since nobody would serve them, and ``run`` raises it.
 
-Each turn takes a batch from the poll and works it off. What an exception cuts off stays for the next turn.
+Each turn takes a batch from the poll and works it off. What an exception cuts off stays for the next turn; so what was
+taken from anywhere is stored, and removed again, without a call between: see ``user``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,6 @@ from __future__ import annotations
 import socket
 import struct
 import sys
-from collections import deque
-from functools import partial
 
 from polling._closing import Closing
 from polling._typing import TYPE_CHECKING, Generic, T
@@ -93,7 +92,8 @@ class EventLoop(Closing, Generic[T, M, S]):
 
     def __init__(self, backend: str | type[Backend] | Backend | None = None) -> None:
         self._poll: Final[Poll[Any]] = Poll(backend)
-        self._todo: Final[deque[Callable[[Handler[T, M, S]], None]]] = deque()
+        # What is left of this turn, the next thing last: what takes one of a list, of which the next is the last, too.
+        self._left: list[tuple[Callable[[Handler[T, M, S], Any], None], list[Any]]] = []
         self._stopping = False
         self._timer: Final[Timer[S]] = Timer()
         self._channel: Final[Channel[M]] = Channel()
@@ -142,7 +142,10 @@ class EventLoop(Closing, Generic[T, M, S]):
                 pass  # it is closed, or knows no lingering
         close = getattr(inner, "close", None)
         if close is not None:
-            close()
+            try:
+                close()
+            except OSError:
+                pass  # what could not be written (EIO, ENOSPC): it is closed all the same
 
     def timeout(self, seconds: float, state: S, *, every: float | None = None) -> Timeout:
         """Have ``Handler.timeout`` called with *state* after *seconds*: see ``Timer.set_timeout``."""
@@ -157,7 +160,8 @@ class EventLoop(Closing, Generic[T, M, S]):
     def run(self, handler: Handler[T, M, S]) -> None:
         """Turn until ``shutdown``, or until an exception that is not a connection's.
 
-        Such an Exception has all connections reset, and is raised. KeyboardInterrupt and what else is no Exception
+        An Exception of a handler's has all connections reset, and is raised. What the wait raises is raised as it is.
+        KeyboardInterrupt and what else is no Exception
         passes through and changes nothing: the loop can be run again, and goes on where it was.
         """
         try:
@@ -167,25 +171,33 @@ class EventLoop(Closing, Generic[T, M, S]):
             self._stopping = False
 
     def run_once(self, handler: Handler[T, M, S], timeout: float | None = None) -> None:
-        """Wait at most *timeout* seconds, and call *handler* for all that there is. Raises as ``run``."""
-        todo = self._todo
+        """Wait at most *timeout* seconds, and call *handler* for all that there is. Raises as ``run``.
+
+        Called by a handler, it sees to what is left of the turn that this is a part of.
+        """
+        interrupted = False
+        if not self._left:  # or else there is something left of a turn that was cut off
+            try:
+                events = self._poll.poll(timeout)
+                self._left += [(self._take_event, events[::-1])]
+            except InterruptedError:
+                interrupted = True
         try:
-            if not todo:  # or else there is something left of a turn that was cut off
-                try:
-                    events = self._poll.poll(timeout)
-                except InterruptedError:
-                    handler.interrupted(self)
+            if interrupted:
+                handler.interrupted(self)
+            while self._left:
+                take, items = self._left[-1]
+                if items:
+                    take(handler, items)
                 else:
-                    todo.extend([partial(self._take, event) for event in events])
-            while todo:
-                todo.popleft()(handler)
+                    del self._left[-1]
             handler.tick(self)
         except Exception:
             self._reset_connections()
             raise
 
     def shutdown(self) -> None:
-        """Have ``run`` return at the end of this turn, or of its first if it is not running.
+        """Have ``run`` return at the end of this turn, or if it is not running, at once when it is next called.
 
         Threads: Any, also inside a signal handler.
         """
@@ -198,48 +210,57 @@ class EventLoop(Closing, Generic[T, M, S]):
 
     # -- dispatch --------------------------------------------------------------------------------------------
 
-    def _take(self, event: Event[Any], handler: Handler[T, M, S]) -> None:
-        """See to one event, unless what was done for an earlier one of the batch has overtaken it."""
-        if not self._poll.is_current(event):
-            return
-        source = _source_of(self._poll, event)
-        if event.token is self._own:
+    def _take_event(self, handler: Handler[T, M, S], events: list[Event[Any]]) -> None:
+        """See to the next event, unless what was done for an earlier one of the batch has overtaken it."""
+        event = events[-1]
+        source = _source_of(self._poll, event) if self._poll.is_current(event) else None
+        if source is None:
+            del events[-1]
+        elif event.token is self._own:
             if source is self._timer:
-                self._first([partial(_timeout, self, state) for state in self._timer.expired()])
+                states = self._timer.expired()
+                self._left += [(self._take_timeout, states[::-1])]
             elif source is self._channel.receiver:
-                self._first([partial(_notify, self, message) for message in self._channel.receiver.drain()])
+                messages = self._channel.receiver.drain()
+                self._left += [(self._take_message, messages[::-1])]
+            del events[-1]
         elif isinstance(source, Signals):
-            self._first([partial(_signal, self, number) for number in source.receive()])
+            numbers = source.receive()
+            self._left += [(self._take_signal, numbers[::-1])]
+            del events[-1]
         else:
+            ready = handler.ready
+            del events[-1]
             try:
-                handler.ready(self, event.token, event)
+                ready(self, event.token, event)
             except Exception as error:
-                if source is None or _listens(source):
+                if _listens(source):
                     raise
                 handler.error(self, event.token, source, error)
 
-    def _first(self, calls: list[Callable[[Handler[T, M, S]], None]]) -> None:
-        """Put calls before all that is still to do."""
-        self._todo.extendleft(reversed(calls))
+    # Each of these begins the handler's method with no call after the removal.
+
+    def _take_message(self, handler: Handler[T, M, S], messages: list[M]) -> None:
+        notify, message = handler.notify, messages[-1]
+        del messages[-1]
+        notify(self, message)
+
+    def _take_timeout(self, handler: Handler[T, M, S], states: list[S]) -> None:
+        timeout, state = handler.timeout, states[-1]
+        del states[-1]
+        timeout(self, state)
+
+    def _take_signal(self, handler: Handler[T, M, S], numbers: list[signal.Signals]) -> None:
+        method, number = handler.signal, numbers[-1]
+        del numbers[-1]
+        method(self, number)
 
     def _reset_connections(self) -> None:
-        self._todo.clear()
+        del self._left[:]
         for registration in [*self._poll._registrations.values()]:
             source = registration()
             if isinstance(source, (socket.socket, IoSource)) and not _listens(source):
                 self.reset(source)
-
-
-def _notify(loop: EventLoop[T, M, S], message: M, handler: Handler[T, M, S]) -> None:
-    handler.notify(loop, message)
-
-
-def _timeout(loop: EventLoop[T, M, S], state: S, handler: Handler[T, M, S]) -> None:
-    handler.timeout(loop, state)
-
-
-def _signal(loop: EventLoop[T, M, S], number: signal.Signals, handler: Handler[T, M, S]) -> None:
-    handler.signal(loop, number)
 
 
 def _source_of(poll: Poll[Any], event: Event[Any]) -> Any:

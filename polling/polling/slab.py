@@ -20,7 +20,8 @@ class Slab(Mapping[int, T]):
     """Values under small integers, which it chooses itself and uses again once they are free.
 
     It is a mapping, read by ``slab[key]``, ``get``, ``len``, ``in`` and iteration, which goes in the order of the keys.
-    ``insert``, ``insert_with`` and ``pop`` change it. All but iteration take the same time however much there is.
+    ``insert``, ``insert_with`` and ``pop`` change it, also during an iteration, which meets no value that was taken out
+    before its turn. All but iteration take the same time however much there is.
 
     Args:
         capacity: How many values at most, 0 or more; ``None``: any number.
@@ -61,18 +62,19 @@ class Slab(Mapping[int, T]):
         Raises:
             SlabFullError: There are as many as may be. *make* was not called, and nothing has changed.
         """
-        if self._free:
-            key = self._free.pop()
-        elif self._capacity is None or len(self._entries) < self._capacity:
+        if not self._free:
             key = len(self._entries)
-            self._entries.append(_VACANT)
+            if key == self._capacity:
+                raise SlabFullError(f"the slab holds {self._capacity} values, and may hold no more")
+            self._entries += [_VACANT]
         else:
-            raise SlabFullError(f"the slab holds {self._capacity} values, and may hold no more")
+            key = self._free[-1]
+            del self._free[-1]
         try:
             self._entries[key] = make(key)
             self._size += 1
         except BaseException:
-            self._free.append(key)
+            self._free += [key]
             raise
         return key
 
@@ -85,7 +87,7 @@ class Slab(Mapping[int, T]):
         value = self[key]
         self._entries[key] = _VACANT
         self._size -= 1
-        self._free.append(key)
+        self._free += [key]
         return value
 
     def __getitem__(self, key: int) -> T:

@@ -26,11 +26,12 @@ class ConnectionsEndTheLoop(_Loop):
 
     breaks = ("LOP-02",)
 
-    def _take(self, event: Event[Any], handler: _Handler) -> None:
+    def _take_event(self, handler: _Handler, events: list[Event[Any]]) -> None:
+        event = events[-1]
         if self._poll.is_current(event) and event.token is not self._own:
-            handler.ready(self, event.token, event)
+            handler.ready(self, event.token, events.pop())
         else:
-            super()._take(event, handler)
+            super()._take_event(handler, events)
 
 
 class FailedIsClosed(_Loop):
@@ -61,7 +62,7 @@ class RestIsForgotten(_Loop):
     breaks = ("LOP-03",)
 
     def run_once(self, handler: _Handler, timeout: float | None = None) -> None:
-        self._todo.clear()
+        self._left.clear()
         super().run_once(handler, timeout)
 
 
@@ -80,8 +81,22 @@ class RemovedIsCalled(_Loop):
 
     breaks = ("LOP-05",)
 
-    def _take(self, event: Event[Any], handler: _Handler) -> None:
+    def _take_event(self, handler: _Handler, events: list[Event[Any]]) -> None:
+        event = events[-1]
         if event.token is self._own:
-            super()._take(event, handler)
+            super()._take_event(handler, events)
         else:
-            handler.ready(self, event.token, event)
+            handler.ready(self, event.token, events.pop())
+
+
+class WaitsAreFailures(_Loop):
+    """What the wait raises resets all connections, even if it is that somebody else waits."""
+
+    breaks = ("LOP-03",)
+
+    def run_once(self, handler: _Handler, timeout: float | None = None) -> None:
+        try:
+            super().run_once(handler, timeout)
+        except Exception:
+            self._reset_connections()
+            raise

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from polling import Event, EventLoop, Handler, Interest, Mode, Signals
+from polling import Event, EventLoop, Handler, Interest, Mode, PollBusyError, Signals
+from polling.backend import Source
 from polling_conformance.harness import SIGNAL_WAIT, Harness, arrived, send, until_blocked
 
 __all__ = ["LoopRules"]
@@ -47,6 +48,9 @@ class Recorder(Handler[Any, Any, Any]):
 
     def tick(self, loop: EventLoop[Any, Any, Any]) -> None:
         self._called("tick", None)
+
+    def error(self, loop: EventLoop[Any, Any, Any], token: object, source: Source, error: Exception) -> None:
+        self.then.get(("error", token), lambda: loop.reset(source))()
 
 
 class Mistake(Exception):  # no error: what a handler raises here on purpose
@@ -151,11 +155,33 @@ class LoopRules(Harness):
         self.check(seen == ["near", near, Mistake], "token, source and error", seen)
         self.check(near.fileno() >= 0, "it is open: nobody closed it", "it is closed")
 
-    @pytest.mark.parametrize("culprit", ["listener", "notify", "timeout", "tick"])
+    def test_LOP_02_a_connection_that_its_handler_removed_before_it_failed(self) -> None:
+        for remove in "close", "deregister", "reset":
+            loop, handler = self._loop(), Recorder()
+            near, far = self.socketpair()
+            loop.register(near, "near")
+            send(far, b"x")
+            calls: dict[str, Callable[[], object]] = {
+                "close": near.close,
+                "deregister": partial(loop.deregister, near),
+                "reset": partial(loop.reset, near),
+            }
+
+            def fail(remove: Callable[[], object] = calls[remove]) -> None:
+                remove()
+                mistake()
+
+            handler.then["ready", "near"] = fail
+            self._turn(loop, handler)
+            self.check(handler.calls == [("ready", "near"), ("tick", None)], "ready, tick", handler.calls)
+            self.check(near.fileno() < 0, "the connection is closed", "it is open")
+
+    @pytest.mark.parametrize("culprit", ["listener", "notify", "timeout", "tick", "error", "signal"])
     def test_LOP_03_any_other_failure_resets_all_connections_and_is_raised(self, culprit: str) -> None:
         loop, handler = self._loop(), Recorder()
         near, far = self.tcp_pair()
         listener = self.listener()
+        signals = self.signals([signal.SIGTERM])
         loop.register(near, "near")
         loop.register(listener, "listener")
         if culprit == "listener":
@@ -168,11 +194,22 @@ class LoopRules(Harness):
         elif culprit == "timeout":
             loop.timeout(0, "it")
             handler.then["timeout", "it"] = mistake
+        elif culprit == "error":
+            other, writer = self.socketpair()
+            loop.register(other, "other")
+            send(writer, b"x")
+            handler.then["ready", "other"] = mistake
+            handler.then["error", "other"] = mistake
+        elif culprit == "signal":
+            loop.register(signals, "signals")
+            signal.raise_signal(signal.SIGTERM)
+            handler.then["signal", signal.SIGTERM] = mistake
         else:
             loop.timeout(0, "it")
             handler.then["tick", None] = mistake
         running = self.in_thread(loop.run, handler)
         self.expect_error(Mistake, running.result)
+        signals.close()
         self.check(near.fileno() < 0, "the connection is closed", "it is open")
         self._expect_reset(far)
         self.check(listener.fileno() >= 0, "the listener is the caller's to close", "it is closed")
@@ -198,6 +235,44 @@ class LoopRules(Harness):
         loop.run_once(handler, 0)
         expected = [("notify", "a"), ("notify", "b"), ("notify", "c"), ("ready", "near"), ("tick", None)]
         self.check(handler.calls == expected, f"{expected}", handler.calls)
+
+    def test_LOP_03_a_second_waiter_is_told_and_harms_nobody(self) -> None:
+        loop, handler = self._loop(), Recorder()
+        near, far = self.tcp_pair()
+        loop.register(near, "near")
+        running = self.in_thread(loop.run, handler).blocked()
+        self.expect_error(PollBusyError, loop.run_once, Recorder(), 0)
+        handler.then["ready", "near"] = loop.shutdown
+        self.check(near.fileno() >= 0, "the connection is open", "it is closed")
+        send(far, b"x")
+        running.result()
+
+    def test_LOP_03_a_turn_within_a_turn_sees_to_what_is_left_of_it(self) -> None:
+        loop, handler = self._loop(), Recorder()
+        for message in "abc":
+            loop.channel().send(message)
+        handler.then["notify", "a"] = lambda: loop.run_once(handler, 0)
+        loop.run_once(handler, 0)
+        notified = [message for method, message in handler.calls if method == "notify"]
+        self.check(notified == [*"abc"], "each message once", handler.calls)
+        self.check(handler.calls[-1] == ("tick", None), "the tick at the end", handler.calls)
+
+    @pytest.mark.parametrize("method", ["ready", "notify", "timeout", "tick", "error"])
+    def test_LOP_04_shutdown_in_any_method_ends_run(self, method: str) -> None:
+        loop, handler = self._loop(), Recorder()
+        near, far = self.socketpair()
+        loop.register(near, "it", Interest.READABLE, Mode.ONESHOT)
+        if method in ("ready", "error"):
+            send(far, b"x")
+            handler.then["ready", "it"] = loop.shutdown if method == "ready" else mistake
+            handler.then["error", "it"] = loop.shutdown
+        else:
+            loop.channel().send("it")
+            loop.timeout(0, "it")
+            handler.then[method, None if method == "tick" else "it"] = loop.shutdown
+        self.in_thread(loop.run, handler).result()
+        self.check(handler.calls[-1] == ("tick", None), "the turn is ended", handler.calls)
+        self.check(handler.calls.count(("tick", None)) <= 2, "after two turns at most", handler.calls)
 
     def test_LOP_04_shutdown_ends_run(self) -> None:
         loop, handler = self._loop(), Recorder()
