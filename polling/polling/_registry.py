@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import weakref
 from _thread import RLock  # importing threading takes a millisecond
-from time import monotonic
 
 from polling._typing import TYPE_CHECKING
 from polling.event import Event, Interest, Mode
@@ -127,7 +126,9 @@ class Table(dict["Pair", "Event[Any] | None"]):
         "cut_off",
         "doubtful",
         "fetch",
+        "gaps",
         "lock",
+        "nearest",
         "own",
         "pending",
         "refusal",
@@ -150,6 +151,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.fetch: Iterator[Sequence[Pair]] | None = iter(())  # the wait; None while somebody has it
         self.cut_off: Sequence[Pair] = ()  # a batch that an exception kept from being handed out
         self.alert = False  # the waiter must look at one of the following, or at the refusal
+        self.gaps = False  # beside that, there are pairs in the batch that are no events
         self.stale = False  # beside that, the backend's waiter is to be asked for anew
         self.unsettled: list[AnyRegistration] = []  # made during this wait
         self.removed = False  # something was deregistered during this wait, which explains strays
@@ -158,13 +160,14 @@ class Table(dict["Pair", "Event[Any] | None"]):
         # Of user-space sources, each a set in the order of arrival: a dict takes and drops a key without a call.
         self.users: dict[UserRegistration, None] = {}  # all that are registered
         self.timed: dict[UserRegistration, None] = {}  # those of them that have a deadline
+        self.nearest = NEVER  # no deadline of theirs is before this one
         self.pending: dict[UserRegistration, None] = {}  # what may have something to say: set by any thread
         self.woken: dict[UserRegistration, None] = {}  # what the waiter has taken up of it, until that is handed out
 
     def __missing__(self, pair: Pair) -> Event[Any] | None:
         """Make the event for a pair not seen before, or say why there is none: None and an alert."""
         if pair[0] in self.own:  # the doorbell, which a backend may ring for itself, too
-            self.alert = True
+            self.alert = self.gaps = True
             if self.backend.unfinished:
                 self.stale = True
             return None
@@ -173,17 +176,17 @@ class Table(dict["Pair", "Event[Any] | None"]):
             registration = self.registrations.get(fd)
             source = registration and registration()  # held, so that it cannot die before this is done
             if registration is None or source is None:
-                self.alert = self.stale = True
+                self.alert = self.gaps = self.stale = True
                 self.strays.append(fd)
                 return None
             if not registration.settled:
-                self.alert = self.stale = True
+                self.alert = self.gaps = self.stale = True
                 self.doubtful.append(pair)
                 self.unsettled.append(registration)  # again, in case an exception came before it was noted
                 return None
             readiness = self.backend.decode(bits, registration.interest)
             if not (readiness.readable or readiness.writable or readiness.priority):
-                self.alert = self.stale = True  # the backend owes a promised bit; what has none is no event
+                self.alert = self.gaps = self.stale = True  # the backend owes a promised bit; what has none is no event
                 return None
             event: Event[Any] = Event(registration.token, readiness, pair)
             # A signal handler may have changed or removed the registration by now. From here on there is no call.
@@ -202,7 +205,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
             return None
         registration = self.registrations.get(pair[0])
         if registration is None or not registration.is_live():
-            self.alert = self.stale = True
+            self.alert = self.gaps = self.stale = True
             self.strays.append(pair[0])
             return None
         return event
@@ -243,6 +246,8 @@ class Table(dict["Pair", "Event[Any] | None"]):
         self.users[registration] = None
         if source._deadline is not None:
             self.timed[registration] = None
+            if source._deadline < self.nearest:
+                self.nearest = source._deadline
         self.pending[registration] = None
         self.alert = True
 
@@ -269,8 +274,6 @@ class Table(dict["Pair", "Event[Any] | None"]):
         A wake takes this way while somebody waits for it, so there is no lock, and few objects are made. What is
         pending is taken as a whole, by a swap; after that nobody adds to it or takes from it.
         """
-        if self.timed:
-            self._pass_time(monotonic())
         heard: list[Event[Any] | None] = []
         self.woken = pending = self.pending
         self.pending = {}
@@ -287,16 +290,21 @@ class Table(dict["Pair", "Event[Any] | None"]):
                     registration.armed = registration.armed & ~ready if registration.mode is _EDGE else 0
         return heard
 
-    def _pass_time(self, now: float) -> None:
-        """Set what is due by now. While anything will be, that concerns each wait."""
-        for registration in [*self.timed]:
-            source = registration.source
-            if source._deadline is not None and source._deadline <= now and source._is_due(now):
-                source._ready |= 1
-                registration.stir(1)
-                source._deadline = NEVER  # until it is asked what has expired
-            if source._deadline != NEVER:
-                self.alert = True
+    def pass_time(self, now: float) -> None:
+        """Set what is due by now, and find the nearest of the deadlines to come."""
+        self.nearest = NEVER  # first: a deadline that another thread sets from here on is compared with this
+        try:
+            for registration in [*self.timed]:
+                source = registration.source
+                if source._deadline is not None and source._deadline <= now and source._is_due(now):
+                    source._ready |= 1
+                    registration.stir(1)
+                    source._deadline = NEVER  # until it is asked what has expired
+                if source._deadline is not None and source._deadline < self.nearest:
+                    self.nearest = source._deadline
+        except BaseException:  # a signal handler's
+            self.nearest = 0.0  # so that this is done again
+            raise
 
     def hear_again(self) -> None:
         """Have that looked at again which an exception kept from being handed out."""

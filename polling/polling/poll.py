@@ -429,7 +429,8 @@ class Poll(Closing, Generic[T]):
                 args[0] = timeout if timeout < LONGEST_WAIT else LONGEST_WAIT
             look = self._look
             if table.alert:
-                self._resume()
+                if table.refusal or table.cut_off or table.woken or table.unsettled or table.removed:
+                    self._resume()
                 args[0] = self._sooner(args[0])
                 if table.stale:
                     fetch = self._bind()
@@ -492,14 +493,16 @@ class Poll(Closing, Generic[T]):
     def _sooner(self, timeout: float | None) -> float | None:
         """Give the seconds to wait at most: less than *timeout* if user space has something to say before."""
         table = self._table
-        for registration in [*table.pending]:
-            if registration.armed & registration.source._ready:
+        if table.pending:
+            for registration in [*table.pending]:
+                if registration.armed & registration.source._ready:
+                    return 0
+        if table.nearest != NEVER:
+            left = table.nearest - monotonic()
+            if left < 0:
                 return 0
-        for registration in [*table.timed]:
-            deadline = registration.source._deadline
-            if deadline is not None and deadline != NEVER:
-                left = min(max(deadline - monotonic(), 0), LONGEST_WAIT)
-                timeout = left if timeout is None else min(left, timeout)
+            if timeout is None or left < timeout:
+                return left if left < LONGEST_WAIT else LONGEST_WAIT
         return timeout
 
     def _sort_out(self, events: list[Event[T] | None]) -> list[Event[T] | None]:
@@ -508,8 +511,9 @@ class Poll(Closing, Generic[T]):
         table.alert = False
         if table.refusal is not None:
             raise self._refused()
-        gaps = None in events
+        gaps = table.gaps
         if gaps:
+            table.gaps = False
             while table.strays:
                 self._turn_away(table.strays[-1])
                 del table.strays[-1]
@@ -518,7 +522,12 @@ class Poll(Closing, Generic[T]):
                 table.doubtful = []
         if table.unsettled or table.removed:
             self._settle()
-        if table.pending or table.timed:
+        if table.nearest != NEVER:
+            now = monotonic()
+            if table.nearest <= now:
+                table.pass_time(now)
+            table.alert = True  # while a timer runs, it concerns each wait
+        if table.pending:
             heard = table.hear()
             if table.pending and self._is_nested:
                 self._backend.wake()  # for whoever watches this poll: there is more to come

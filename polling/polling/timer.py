@@ -190,8 +190,11 @@ class Timer(UserSource, Generic[T]):
             self._deadline = deadline
             registration = self._registration
             if registration is not None:
-                registration.table.alert = True
-                if registration.table.fetch is None:
+                table = registration.table
+                if deadline < table.nearest:
+                    table.nearest = deadline
+                table.alert = True
+                if table.fetch is None:
                     registration.ring()
 
     def _forget_cancelled(self) -> None:
