@@ -531,7 +531,7 @@ class Poll(Closing, Generic[T]):
             heard = table.hear()
             if table.pending and self._is_nested:
                 self._backend.wake()  # for whoever watches this poll: there is more to come
-            if gaps and len(events) == 1:
+            if len(events) == 1 and events[0] is None:
                 return heard
             events = heard + events
         return [event for event in events if event is not None] if gaps else events
