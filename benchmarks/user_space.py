@@ -151,8 +151,6 @@ def waker(backend: str | None) -> Side:
 def self_pipe(kind: type[selectors.BaseSelector]) -> Side:
     """The same by a pipe in a selector, as programs without a waker do it."""
     reader, writer = os.pipe()
-    for end in reader, writer:
-        os.set_blocking(end, False)
     selector = kind()
     selector.register(reader, selectors.EVENT_READ, "wake")
 
@@ -173,10 +171,11 @@ def wakes(backend: str | None, rounds: int) -> float:
     On one processor, where the system lets it be chosen. There a thread's turn comes when the other waits, each time
     alike; across two it may take five times as long, or not, by what else goes on.
     """
-    chosen = os.sched_getaffinity(0) if sys.platform == "linux" else set()
+    chosen: set[int] = set()
     if sys.platform == "linux":
+        chosen = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {max(chosen)})
-    kind = selectors.PollSelector if backend == "poll" else selectors.DefaultSelector
+    kind = getattr(selectors, "PollSelector") if backend == "poll" else selectors.DefaultSelector  # noqa: B009  # on Unix
     ours, theirs = Rally(waker(backend), waker(backend)), Rally(self_pipe(kind), self_pipe(kind))
     ratios = []
     for _ in range(rounds):

@@ -14,8 +14,10 @@ reports in all modes. The other end is the wake-up descriptor. The bytes say no 
 arrived is noted by the Python handler, which cannot overflow. In the main thread it has run by the time that the wait
 returns. In another thread it may come later than the byte, so it sends one more.
 
-Of several ``Signals`` the one opened last has the wake-up descriptor. The others are rung by their handlers, which is
-at once unless the signal lands on another thread while the main thread waits for something else.
+Of several ``Signals`` each is watched somewhere, and the main thread may wait for any of them, but the wake-up
+descriptor is one. So as long as there are several a thread has it, which rings for the one whose signal arrived, and
+for all if there is more than one byte, since others may have been dropped. That ring may come after the signal was
+received, and is an event for nothing then.
 
 References: signal(7), the documentation of ``signal.set_wakeup_fd``; the rules SIG-03 to SIG-05, SIG-07 to SIG-10.
 """
@@ -81,7 +83,6 @@ class Signals(ReportingSource, Closing):
         self._members = {int(number): signal.Signals(number) for number in signals}
         self._before: dict[int, Any] = {}  # the handlers
         self._arrived: list[signal.Signals] = []  # each once
-        self._former = NOBODY  # the wake-up descriptor
         _check_main_thread()
         for number, member in self._members.items():
             if any(number in other._members for other in _open):
@@ -95,10 +96,8 @@ class Signals(ReportingSource, Closing):
             for number in self._members:
                 self._before[number] = signal.getsignal(number)
                 signal.signal(number, self._note)
-            wake_up = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
-            for self._former in map(wake_up, [self._far.fileno()]):  # noqa: B020  # a handler that raises loses no result
-                pass
             _open.append(self)
+            _wakeup.lead()
         except BaseException:
             self.close()
             raise
@@ -147,18 +146,9 @@ class Signals(ReportingSource, Closing):
         for number, before in self._before.items():
             if signal.getsignal(number) == self._note:
                 signal.signal(number, before)
-        own, former = self._far.fileno(), self._former
-        try:
-            present = signal.set_wakeup_fd(former, warn_on_full_buffer=False)
-        except (ValueError, OSError):  # EBADF: it was somebody else's, who has closed it since
-            present = signal.set_wakeup_fd(NOBODY)
-        if present not in (own, former):
-            signal.set_wakeup_fd(present, warn_on_full_buffer=False)  # somebody else's, set since
-        for other in _open:
-            if other._former == own:
-                other._former = former
         if self in _open:
             _open.remove(self)
+        _wakeup.lead()
         self._far.close()
         self._near.close()
 
@@ -184,6 +174,75 @@ class Signals(ReportingSource, Closing):
 
 
 _open: Final[list[Signals]] = []
+
+_set_wakeup: Final = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
+
+
+class _Relay:
+    """Has the wake-up descriptor while several are open, and passes on to them what comes."""
+
+    def __init__(self) -> None:
+        self._near, self.far = socket.socketpair()
+        self.far.setblocking(False)
+        self._thread = threading.Thread(target=self._pass_on, name="polling signals", daemon=True)
+
+    def start(self) -> None:
+        """Begin, unless it has."""
+        if self._thread.ident is None:
+            self._thread.start()
+
+    def _pass_on(self) -> None:
+        while numbers := self._near.recv(4096):
+            for signals in [*_open]:
+                if len(numbers) > 1 or numbers[0] in signals._members:
+                    signals._ring()
+
+    def close(self) -> None:
+        """End the thread, which in a forked child there is none of. Closing again does nothing."""
+        self.far.close()
+        if self._thread.ident is not None:
+            self._thread.join()
+        self._near.close()
+
+
+class _Wakeup:
+    """The wake-up descriptor: whose it is, and whose it was before the first was opened."""
+
+    def __init__(self) -> None:
+        self._own = self._former = NOBODY
+        self._relay: _Relay | None = None
+
+    def lead(self) -> None:
+        """Have it lead to all that are open: to the one, or by the relay; if there is none, to where it led before.
+
+        Whatever an exception cuts off of this is done by the next call.
+        """
+        if len(_open) > 1:
+            if self._relay is None:
+                self._relay = _Relay()
+            self._relay.start()
+            wanted = self._relay.far.fileno()
+        else:
+            wanted = _open[0]._far.fileno() if _open else NOBODY
+        if wanted != self._own:
+            own = self._own
+            try:
+                for present in map(_set_wakeup, [self._former if wanted == NOBODY else wanted]):
+                    # Up to here and from here on there is no call.
+                    self._own = wanted
+                    if own == NOBODY:
+                        self._former = present
+            except (ValueError, OSError):  # EBADF: it was somebody else's, who has closed it since
+                self._own = NOBODY
+                present = signal.set_wakeup_fd(NOBODY)
+            if own != NOBODY and present not in (own, self._former):
+                _set_wakeup(present)  # somebody else's, set since
+        if self._relay is not None and len(_open) < 2:
+            self._relay.close()
+            self._relay = None
+
+
+_wakeup: Final = _Wakeup()
 
 
 def _check_main_thread() -> None:

@@ -61,8 +61,8 @@ class WakeupIsTakenAway(Signals):
     breaks = ("SIG-07", "SIG-10")
 
     def close(self) -> None:
-        self._former = -1
         super().close()
+        signal.set_wakeup_fd(-1)
 
 
 class LastOwnerWins(Signals):
@@ -84,7 +84,17 @@ class HandlersAlone(Signals):
 
     def __init__(self, signals: Iterable[int]) -> None:
         super().__init__(signals)
-        signal.set_wakeup_fd(self._former)
+        signal.set_wakeup_fd(-1)
+
+
+class LastHasTheWakeup(Signals):
+    """Of several the one that was opened last is woken, and the others by their handlers."""
+
+    breaks = ("SIG-09",)
+
+    def __init__(self, signals: Iterable[int]) -> None:
+        super().__init__(signals)
+        signal.set_wakeup_fd(self._far.fileno(), warn_on_full_buffer=False)
 
 
 class ReceivedCrossesACall(Signals):
