@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import selectors
 import signal
 import socket
@@ -26,9 +25,6 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 BACKENDS = sorted(polling.available_backends())
 PATIENCE = 30.0  # seconds to wait for what must come
 SILENCE = 0.5  # seconds to watch for what must not
-
-ON_WINE = "WINEPREFIX" in os.environ and sys.platform == "win32"
-tells_of_resets = pytest.mark.xfail(ON_WINE, reason="after a reset Wine's recv gives an end of stream", strict=True)
 
 Address = tuple[str, int]
 
@@ -91,6 +87,12 @@ def receive_all(client: socket.socket) -> bytes:
     return bytes(data)
 
 
+def meet_a_reset(client: socket.socket) -> None:
+    """Read up to the end and send, which raises after a reset alone. Wine's recv cannot tell it from a proper end."""
+    receive_all(client)
+    client.send(b"x")
+
+
 # The server.
 
 
@@ -150,7 +152,6 @@ def test_who_does_not_read_for_a_while_holds_up_all_and_misses_nothing(backend: 
         assert heard[0].result() == said
 
 
-@tells_of_resets
 def test_who_never_reads_is_reset_and_does_not_take_it_for_the_end(backend: str, stack: ExitStack) -> None:
     address = serve(stack, backend, "--patience", "0.1")
     deaf = connect(stack, address, window=4096)
@@ -159,7 +160,7 @@ def test_who_never_reads_is_reset_and_does_not_take_it_for_the_end(backend: str,
         speaker.sendall(bytes(LONGEST_LINE - 1) + b"\n")
         hear([speaker], bytes(LONGEST_LINE - 1) + b"\n")
     with pytest.raises(ConnectionError):
-        receive_all(deaf)
+        meet_a_reset(deaf)
 
 
 def test_who_speaks_without_end_and_never_reads_is_disconnected(backend: str, stack: ExitStack) -> None:
