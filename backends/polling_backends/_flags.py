@@ -34,20 +34,23 @@ HUP: Final = 0x010
 NVAL: Final = 0x020  # poll(2) only
 RDHUP: Final = 0x2000  # Linux only; elsewhere the hint is missing
 
+READABLE, WRITABLE, PRIORITY = map(int, (Interest.READABLE, Interest.WRITABLE, Interest.PRIORITY))
+
 WATCHED: Final = tuple(
-    (IN | RDHUP if interest & 1 else 0) | (OUT if interest & 2 else 0) | (PRI if interest & 4 else 0)
-    for interest in range(8)
+    (IN | RDHUP if asked & READABLE else 0) | (OUT if asked & WRITABLE else 0) | (PRI if asked & PRIORITY else 0)
+    for asked in range(8)
 )
 """The flags to ask for, by interest."""
 
 
 def readiness(flags: int, interest: Interest) -> Readiness:
     """Say what *flags* mean to somebody who asked for *interest*."""
+    asked = int(interest)  # whose operators are quick
     gone = flags & (ERR | HUP)
     return Readiness(
-        readable=bool(interest & Interest.READABLE and (gone or flags & (IN | RDHUP))),
-        writable=bool(interest & Interest.WRITABLE and (gone or flags & OUT)),
-        priority=bool(interest & Interest.PRIORITY and (gone or flags & (PRI | RDHUP))),
+        readable=bool(asked & READABLE and (gone or flags & (IN | RDHUP))),
+        writable=bool(asked & WRITABLE and (gone or flags & OUT)),
+        priority=bool(asked & PRIORITY and (gone or flags & (PRI | RDHUP))),
         error=bool(flags & ERR),
         read_closed=bool(flags & RDHUP),
         write_closed=flags & (HUP | RDHUP) == HUP | RDHUP,

@@ -387,7 +387,7 @@ class IocpBackend(Backend):
     # -- the rest --------------------------------------------------------------------------------------
 
     def decode(self, bits: int, interest: Interest) -> Readiness:
-        return READINESS[bits & interest]
+        return READINESS[bits & int(interest)]  # whose operators are quick
 
     def wake(self) -> None:
         if self._posted <= self._taken:

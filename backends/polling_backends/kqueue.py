@@ -291,9 +291,10 @@ class KqueueBackend(Backend):
         return batch
 
     def decode(self, bits: int, interest: Interest) -> Readiness:
+        asked = int(interest)  # whose operators are quick, and whose bits are those of CAN_READ and CAN_WRITE
         return Readiness(
-            readable=bool(interest & Interest.READABLE and bits & CAN_READ),
-            writable=bool(interest & Interest.WRITABLE and bits & CAN_WRITE),
+            readable=bool(asked & bits & CAN_READ),
+            writable=bool(asked & bits & CAN_WRITE),
             error=bool(bits & FAILED),
             read_closed=bool(bits & READ_OVER),
             write_closed=bool(bits & WRITE_OVER),
