@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -212,9 +211,11 @@ def follow(taken: Course, steps: Iterable[Step]) -> None:
             taken.take(step)
 
 
-CONNECTIONS = ["unix", "tcp", "udp", "net-udp", *(["net-unix"] if hasattr(socket, "AF_UNIX") else [])]
 EVERY_STEP = [
-    *[Step("make", (kind, f"near{n}", f"far{n}")) for n, kind in enumerate(CONNECTIONS)],
+    *[
+        Step("make", (kind, f"near{n}", f"far{n}"))
+        for n, kind in enumerate(["unix", "net-unix", "tcp", "udp", "net-udp"])
+    ],
     *[Step("make", (kind, f"reader{n}", f"writer{n}")) for n, kind in enumerate(["pipe", "net-pipe"])],
     Step("make", ("net-tcp", "a", "b")),
     Step("make", ("io-unix", "c", "d")),
@@ -438,6 +439,33 @@ def test_the_command_forgives_what_is_known(tmp_path: Path) -> None:
     known.write_text('ONE-01 = "fires again"')
     done = command("mutants.oneshots:OneshotFiresAgain", "--known", str(known))
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+# -- what they have compared ----------------------------------------------------------------------------------
+
+
+def test_a_machine_that_came_to_compare_nothing_does_not_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    [backend, *_] = available_backends().values()
+    machines = type("Hurried", (Machines,), {"backend": backend})()
+    machines._test_name = "test_machine"
+    monkeypatch.setattr(machine, "ENOUGH", -1000.0)  # as if all of the time had gone by
+    with pytest.raises(RuleFailure, match="observed: not one, in 0 rows of steps"):
+        machines.run_machine(1, [backend])
+
+
+@on_linux
+def test_a_machine_whose_rows_all_end_at_what_is_known_says_so(
+    mutant: Callable[[str], type[Backend]],
+) -> None:
+    class Refusing(mutant("edges.EdgeIsLevel")):  # type: ignore[misc]  # a class all the same
+        def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+            raise OSError(28, "no room")
+
+    known = dict.fromkeys(("REG-10", "REG-12", "REG-16"), "no room")
+    machines = type("Excused", (Machines,), {"backend": Refusing, "known_failures": known})()
+    machines._test_name = "test_machine"
+    with pytest.raises(pytest.skip.Exception, match="REG-10, REG-12, REG-16, known to be broken, ended each row"):
+        machines.run_machine(1, [Refusing])
 
 
 # -- whom they find -------------------------------------------------------------------------------------------

@@ -350,6 +350,7 @@ class Course:
         self.worlds = [World(backend, poll) for backend, poll in polls]
         self.at = self.worlds[0]
         self.steps: list[Step] = []
+        self.weighed = 0  # the waits in which every poll reported a source
         self.closed: list[str] = []
         self._tokens = 0
 
@@ -588,6 +589,7 @@ class Course:
             world.look(max_events, self.patience)
         for other in self.worlds[1:]:
             self.worlds[0].agree(other, self.patience)
+        self.weighed += all(world.said.keys() - {"waker"} for world in self.worlds)
 
     def rest(self) -> None:
         self.wait(1024, 0)
