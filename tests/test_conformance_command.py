@@ -15,9 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from polling import Poll
 from polling_conformance.__main__ import main
-from polling_conformance.report import Report, reproduction
+from polling_conformance.report import Report
 from polling_conformance.rules import CONTRACT_VERSION, RULES
 from polling_conformance.runner import Conclusion, State, Verdict, judge
 from polling_conformance.worker import SMOKE, Description, Failure, Outcome
@@ -76,6 +75,19 @@ class TestSkipping(BackendConformance):
 
 class Abstract(Backend):
     name = "abstract"
+    capabilities = Capability.PIPES
+
+class Outer:
+    class Inner(Right):
+        name = "inner"
+    class TestInner(BackendConformance):
+        backend = Right
+
+class NoName(Right):
+    name = None
+
+class NoCapabilities(Right):
+    capabilities = None
 
 class Raising(Right):
     def __init__(self):
@@ -87,6 +99,11 @@ class Unavailable(Right):
 
 class TestNothing(BackendConformance):
     pass
+
+class TestInstance(BackendConformance):
+    backend = Right
+
+TestInstance.backend = Right.name, "not a backend"
 """
 
 
@@ -137,6 +154,7 @@ def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
         r"LVL-01 +pass +FAIL +pass, 4 not run +In level mode",
         r"LVL-01 does not hold on mine:Forgetful\n +rule: +In level mode",
         r"\n +intent: +.*\n +check: +",
+        r"\n +facility: completion ports: An operation ends once",
         r"\n +test: +test_LVL_01_\w+\[tcp\]\n +expected: events 'reader': readable within 1 s\n +observed: missing",
         r"\n +not run: +\d+ more of the rule's \d+ tests",
         r"\n +again: +polling-conformance mine:Forgetful --rules LVL-01\n",
@@ -161,12 +179,39 @@ def test_right_and_wrong_backends_side_by_side(project: Path) -> None:
     page = (project / "out.html").read_text(encoding="utf-8")
     for part in (RULES["LVL-01"].intent, failure["expectation"], failure["observation"], failure["script"]):
         assert re.sub("`([^`]*)`", r"<code>\1</code>", escape(part)) in page
-    (project / "again.py").write_text(failure["script"], encoding="utf-8")
-    plain = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    assert failure["expectation"] in assert_that_it_fails(project, failure["script"])
+
+
+def test_classes_within_classes_are_tested_and_their_failures_reproduced(project: Path) -> None:
+    (project / "within.py").write_text(
+        "import mine\nclass Outer:\n    class Wrong(mine.Forgetful): pass\n    class Known(mine.TestSuite): pass\n",
+        encoding="utf-8",
+    )
+    ended = run(
+        *["mine:Outer.Inner", "mine:Outer.TestInner", "within:Outer.Wrong", "within:Outer.Known"],
+        *["--rules", "LVL-01,THR-01", "--json", "out.json"],
+    )
+    assert {target: found["LVL-01"] for target, found in states(project / "out.json").items()} == {
+        "mine:Outer.Inner": "pass",
+        "mine:Outer.TestInner": "pass",
+        "within:Outer.Wrong": "fail",
+        "within:Outer.Known": "known failure",
+    }
+    assert ended.returncode == 1
+    assert ", POLLING_TIME_SCALE=0.1\n" in ended.stdout
+    for backend in json.loads((project / "out.json").read_text(encoding="utf-8"))["backends"][2:]:
+        [failure] = backend["rules"]["LVL-01"]["failures"]
+        assert_that_it_fails(project, failure["script"])
+
+
+def assert_that_it_fails(project: Path, script: str) -> str:
+    """Run a script that a report gives, as its reader would; give what it says."""
+    (project / "again.py").write_text(script, encoding="utf-8")
+    plain = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "POLLING_"))}
     again = subprocess.run([sys.executable, "again.py"], env=plain, capture_output=True, text=True, timeout=60)
     assert again.returncode == 1, again.stdout + again.stderr
     assert "1 failed" in again.stdout
-    assert failure["expectation"] in again.stdout
+    return again.stdout
 
 
 def test_who_keeps_all_that_was_asked_ends_with_status_0(project: Path) -> None:
@@ -231,8 +276,7 @@ def test_a_broken_package_is_named_and_in_nobody_else_s_way(
     ended = run("--rules", "LVL-02")
     assert (ended.returncode, ended.stdout) == (2, "")
     assert re.search(r"polling-conformance: backend 'broken' is left out: .*; name the backends", ended.stderr)
-    with Poll() as poll:
-        ended = run(poll.backend.name, "--rules", "LVL-02")
+    ended = run("poll", "--rules", "LVL-02")
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
@@ -262,9 +306,11 @@ def test_known_failures_are_strict_and_only_the_suite_skips(project: Path) -> No
         "mine:TestSkipping": {SMOKE: "pass", "LVL-01": "fail", "LVL-02": "pass", "LVL-03": "unexpected pass"},
     }
     assert re.search(r"\n +known failure, forgets: LVL-01\n", ended.stdout)
+    again = "again:    polling-conformance mine:TestSuite --rules LVL-02 --known known.toml --thorough\n"
+    assert again in ended.stdout
     assert "LVL-02 was expected to fail on mine:TestSuite" in ended.stdout
     assert "(long mended), and does not fail" in ended.stdout
-    assert re.search(r"observed: .*mine\.py skips it: too hard", ended.stdout), ended.stdout
+    assert re.search(r"observed: .*mine\.py skips it: too hard", ended.stdout)
 
 
 # -- bad input -----------------------------------------------------------------------------------------------
@@ -273,6 +319,10 @@ def test_known_failures_are_strict_and_only_the_suite_skips(project: Path) -> No
 def test_what_cannot_be_tested_is_named_before_anything_is_run(project: Path) -> None:
     (project / "broken.py").write_text("import mine\n1 // 0\n", encoding="utf-8")
     (project / "leaving.py").write_text("raise SystemExit('bye')\n", encoding="utf-8")
+    suite = "from mine import *\nclass TestMine(BackendConformance):\n    "
+    (project / "constructed.py").write_text(suite + "def __init__(self): pass", encoding="utf-8")
+    (project / "listed.py").write_text(suite + "known_failures = ['LVL-01']", encoding="utf-8")
+    (project / "reasonless.py").write_text(suite + "known_failures = {'LVL-01': ''}", encoding="utf-8")
     said = {
         "absent:Class": "cannot be imported: ModuleNotFoundError: No module named 'absent'",
         "broken:Class": r"cannot be imported: ZeroDivisionError: .* \(.*broken\.py, line 2\)",
@@ -283,13 +333,21 @@ def test_what_cannot_be_tested_is_named_before_anything_is_run(project: Path) ->
         "mine:Abstract": "no poll can be made on it: TypeError: Can't instantiate abstract class",
         "mine:Raising": r"no poll can be made on it: ValueError: no luck \(.*mine\.py, line \d+\)",
         "mine:Unavailable": "no poll can be made on it: .*the moon is wrong",
-        "mine:TestNothing": "no poll can be made on it: AttributeError: .*'backend'",
-        "nosuch": "no poll can be made on it: .*there is no backend 'nosuch'; there are: ",
+        "mine:TestNothing": "TestNothing does not say what to test: set `backend` to a subclass of polling.Backend",
+        "mine:TestInstance": r"TestInstance.backend must be a subclass of polling.Backend, .* and is \('",
+        "mine:NoName": "NoName.name must be of type str, and is None",
+        "mine:NoCapabilities": "NoCapabilities.capabilities must be of type Capability, and is None",
+        "mine:Outer.Absent": "cannot be imported: AttributeError: type object 'Outer' has no attribute 'Absent'",
+        "constructed:TestMine": r"cannot be imported: TypeError: TestMine has a constructor, .*constructed\.py, line 2",
+        "listed:TestMine": "cannot be imported: TypeError: TestMine.known_failures must map rules to reasons, and is",
+        "reasonless:TestMine": "cannot be imported: ValueError: .* gives '' as the reason for LVL-01",
+        "nosuch": r"no poll can be made on it: .*there is no backend 'nosuch'; there are: [a-z, ]*$",
     }
     ended = run("mine:Right", *said, "--json", "out.json")
     assert (ended.returncode, ended.stdout) == (2, "")
     for target, message in said.items():
-        assert re.search(f"{re.escape(target)}: {message}", ended.stderr), f"{target} is not in\n{ended.stderr}"
+        said_of_it = re.search(f"{re.escape(target)}: {message}", ended.stderr, re.MULTILINE)
+        assert said_of_it, f"{target} is not in\n{ended.stderr}"
     assert "mine:Right:" not in ended.stderr
 
 
@@ -308,6 +366,9 @@ def test_what_cannot_be_tested_is_named_before_anything_is_run(project: Path) ->
         ("--html absent/out.html", "out.html cannot be written: No such file"),
         ("--json .", ". cannot be written: "),
         ("--junit absent/out.xml", "out.xml cannot be written"),
+        ("--html new.html --junit absent/out.xml", "out.xml cannot be written"),
+        ("--html out --json ./out", "out is named for 2 things at once"),
+        ("--known known.toml --json known.toml", "known.toml is named for 2 things at once"),
     ],
 )
 def test_a_wrong_option_is_named_before_anything_is_run(
@@ -318,12 +379,56 @@ def test_a_wrong_option_is_named_before_anything_is_run(
     (project / "slip.toml").write_text('LVL-01 = "right"\nLVL-O1 = "wrong"', encoding="utf-8")
     (project / "reason.toml").write_text("LVL-01 = true", encoding="utf-8")
     (project / "declined.toml").write_text('WIN-03 = "reason"', encoding="utf-8")
+    (project / "known.toml").write_text('LVL-01 = "reason"', encoding="utf-8")
+    before = sorted(project.iterdir())
     monkeypatch.setattr(sys, "argv", ["polling-conformance", "mine:Right", *arguments.split()])
     monkeypatch.setattr(sys, "path", [*sys.path])
     status = main()
     out, err = capsys.readouterr()
     assert (status, out) == (2, "")
     assert message in err
+    assert sorted(project.iterdir()) == before, "an empty report is left"
+
+
+@pytest.mark.parametrize("scale", ["fast", "0", "-1", "nan", "inf", "1e9"])
+def test_a_wrong_scale_is_named_before_anything_is_run(
+    scale: str, project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("POLLING_TIME_SCALE", scale)
+    monkeypatch.setattr(sys, "argv", ["polling-conformance", "mine:Right"])
+    assert main() == 2
+    assert capsys.readouterr() == (
+        "",
+        f"polling-conformance: POLLING_TIME_SCALE must be a number from 0.01 to 1000, such as 4, and is {scale!r}\n",
+    )
+
+
+def test_a_wrong_scale_is_no_traceback_either(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLLING_TIME_SCALE", "fast")
+    ended = run("mine:Right")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("polling-conformance: POLLING_TIME_SCALE must be")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this platform has no file that is always full")
+def test_what_cannot_be_written_is_said_and_ends_the_run(project: Path) -> None:
+    command = [sys.executable, "-W", "error", "-m", "polling_conformance", "mine:Right", "--rules", "LVL-03"]
+    full = "cannot be written: No space left on device\n"
+    ended = run("mine:Right", "--rules", "LVL-03", "--json", "/dev/full")
+    assert (ended.returncode, ended.stderr) == (2, f"polling-conformance: /dev/full {full}")
+    with open("/dev/full", "w") as out:
+        short = subprocess.run(command, stdout=out, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (short.returncode, short.stderr) == (2, f"polling-conformance: standard output {full}")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()  # as `head` does when it has enough
+        broken = "polling-conformance: standard output cannot be written: Broken pipe\n"
+        assert (process.stderr.read(), process.wait(60)) == (broken, 2)
+    closed = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *command], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert (closed.returncode, closed.stderr) == (2, "polling-conformance: standard output is closed\n")
 
 
 def test_the_rules_are_listed_with_level_and_status(
@@ -416,13 +521,14 @@ def test_junit_and_json_hold_every_state() -> None:
     report = hostile_report()
     suite = ET.fromstring(report.junit()).find("testsuite")
     assert suite is not None
+    assert [found.get("name") for found in suite.iter("property")] == ["machine"]
     assert {name: suite.get(name) for name in ("tests", "failures", "skipped", "errors")} == {
         "tests": "4",
         "failures": "2",
         "skipped": "1",
         "errors": "0",
     }
-    messages = {case.get("name"): [child.tag for child in case] for case in suite}
+    messages = {case.get("name"): [child.tag for child in case] for case in suite.findall("testcase")}
     assert messages == {SMOKE: [], "LVL-01": ["failure"], "LVL-02": ["skipped"], "LVL-03": ["failure"]}
     data = json.loads(report.json())
     assert (data["contract"], data["conforms"], data["partial"]) == (CONTRACT_VERSION, False, True)
@@ -432,4 +538,13 @@ def test_junit_and_json_hold_every_state() -> None:
 def test_a_test_may_bring_a_script_of_its_own() -> None:
     [conclusion] = hostile_report().conclusions
     [failure] = conclusion.verdicts["LVL-01"].failures
-    assert reproduction(conclusion, failure) == "the(script)"
+    assert hostile_report().reproduction(conclusion, failure) == "the(script)"
+
+
+def test_a_script_searches_as_long_as_the_run_did() -> None:
+    conclusion = Conclusion("mine:Outer.Inner", Description("inner", [], {}, [SMOKE], is_suite=False))
+    thorough = Report([conclusion], [SMOKE], partial=False, thorough=True)
+    script = thorough.reproduction(conclusion, Failure("test_LVL_01_x", "this", "that"))
+    set_it, kit = "os.environ['POLLING_THOROUGH'] = '1'\n", "from polling_conformance import BackendConformance\n"
+    assert script.index(set_it) < script.index(kit)
+    compile(script, "script", "exec")

@@ -44,7 +44,7 @@ class Run:
         self._pytester = pytester
         monkeypatch.setenv("POLLING_TIME_SCALE", "0.1")
 
-    def __call__(self, module: str, *args: str) -> pytest.RunResult:
+    def __call__(self, module: str, *args: str, module_too: bool = True) -> pytest.RunResult:
         path = self._pytester.makepyfile(test_mine=PREAMBLE + module)
         return self._pytester.runpytest_subprocess(
             "-p",
@@ -55,7 +55,7 @@ class Run:
             "error",
             "-rsx",
             *args,
-            path,
+            *([path] if module_too else []),
             timeout=60,
         )
 
@@ -78,6 +78,7 @@ class TestMine(BackendConformance):
             "*expected: events 'reader': readable within 1 s",
             "*observed: missing 'reader': readable; 1 waits:",
             "*after * s ??",
+            "*scale: *all waits are 0.1 times as long as usual, by POLLING_TIME_SCALE",
         ]
     )
 
@@ -118,6 +119,42 @@ class TestRight(Rules):
     result.stdout.fnmatch_lines(["XFAIL*TestWrong*forgets*"])
 
 
+FAILING_AND_PASSING = """
+class Rules(Harness):
+    def test_LVL_01_forgets(self, poll):
+        near, far = self.socketpair()
+        poll.register(near, "near")
+        far.send(b"x")
+        for _ in range(2):
+            self.expect_events(poll, {"near": "r"})
+    @pytest.mark.parametrize("number", range(2))
+    def test_LVL_01_is_closed(self, poll, number):
+        poll.close()
+
+class TestWrong(Rules):
+    backend = Right
+    known_failures = {"LVL-01": "forgets"}
+    def new_poll(self):
+        return ForgetfulPoll(self.backend)
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["-k", "is_closed"],
+        ["test_mine.py::TestWrong::test_LVL_01_is_closed[0]"],
+        ["-k", "is_closed", "-n", "2"],
+    ],
+    ids=["k", "test", "xdist"],
+)
+def test_a_known_failure_whose_failing_tests_were_left_out_is_no_surprise(run: Run, arguments: list[str]) -> None:
+    result = run(FAILING_AND_PASSING, *arguments, module_too="-k" in arguments)
+    assert result.ret == 0
+    assert not result.parseoutcomes().get("errors")
+    assert result.parseoutcomes()["xpassed"] >= 1
+
+
 def test_a_known_failure_that_is_no_rule_stops_the_run(run: Run) -> None:
     result = run(
         """
@@ -128,6 +165,71 @@ class TestMine(BackendConformance):
     )
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["*known_failures names rules without a test: ?'LVL-99'?*"])
+
+
+def test_a_class_that_cannot_be_tested_is_one_error_that_says_why(run: Run) -> None:
+    result = run(
+        """
+class Incapable(Right):
+    capabilities = None
+
+class TestForgotten(BackendConformance):
+    pass
+
+class TestInstance(BackendConformance):
+    backend = Incapable.name, "no backend"
+
+class TestIncapable(BackendConformance):
+    backend = Incapable
+"""
+    )
+    result.assert_outcomes(errors=3)
+    result.stdout.fnmatch_lines_random(
+        [
+            "E *TestForgotten does not say what to test: set `backend` to a subclass of polling.Backend, or its name",
+            "E *TestInstance.backend must be a subclass of polling.Backend, or its registered name, and is ('*",
+            "E *Incapable.capabilities must be of type Capability, and is None",
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    ("members", "error", "message"),
+    [
+        ({"__init__": lambda self: None}, TypeError, "TestMine has a constructor, and pytest takes no tests"),
+        ({"known_failures": ["LVL-01"]}, TypeError, "TestMine.known_failures must map rules to reasons"),
+        ({"known_failures": {"LVL-01": ""}}, ValueError, "TestMine.known_failures gives '' as the reason for LVL-01"),
+        ({"known_failures": {"LVL-01": 1}}, ValueError, "TestMine.known_failures gives 1 as the reason for LVL-01"),
+        ({"known_failures": {1: "one"}}, ValueError, "TestMine.known_failures names rules without a test: .1."),
+    ],
+)
+def test_a_class_that_is_wrong_by_itself_is_refused(
+    members: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        type("TestMine", (BackendConformance,), members)
+
+
+def test_a_class_that_is_a_base_of_others_need_not_say_what_to_test(run: Run) -> None:
+    result = run(
+        """
+class Mine(BackendConformance):
+    known_failures = {}
+
+class TestMine(Mine):
+    backend = Right
+""",
+        "-k",
+        "LVL_03 and tcp",
+    )
+    assert result.ret == 0
+
+
+def test_a_wrong_scale_stops_the_run(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POLLING_TIME_SCALE", "nan")
+    result = run("class TestMine(BackendConformance):\n    backend = Right\n")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["E *UsageError: POLLING_TIME_SCALE must be a number * such as 4, and is 'nan'"])
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell which descriptors are open")
@@ -195,7 +297,7 @@ class TestMine(Harness):
             "*observed: it hangs: stopped after 3 s",
             "*observed: it is still running after 1 s in",
             "*instead of blocking: it returned ??*",
-            "*processor time: the wait spins",
+            "*s of processor time, and * asleep: the wait spins",
         ]
     )
 

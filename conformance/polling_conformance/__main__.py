@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 import tomllib
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from polling import available_backends
-from polling_conformance.report import Matrix, Report, encodable, listing
+from polling_conformance.harness import time_scale
+from polling_conformance.report import Matrix, Out, Report, Unwritable, listing
 from polling_conformance.rules import RULES
 from polling_conformance.runner import Tell, check
 from polling_conformance.suite import BackendConformance
@@ -29,43 +32,62 @@ own, all at the same time. The exit status is 0 if all conform, 1 if one does no
 
 def main() -> int:
     """Do what the arguments say, and give the exit status."""
-    parser = _parser()
-    arguments = parser.parse_args()
-    encodable(sys.stdout)
+    arguments = _parser().parse_args()
+    try:
+        return _run(arguments)
+    except Refusal as refusal:
+        problem = str(refusal)
+    except KeyboardInterrupt:
+        return 130
+    except Unwritable as error:
+        problem = str(error)
+        if sys.stdout is not None:
+            # What is left in its buffer would fail once more, when the interpreter ends.
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+    print(f"polling-conformance: {problem}", file=sys.stderr)
+    return 2
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    out = Out(sys.stdout)
     # The console script's own folder is first on the path, where `python -m` has the current one.
     if "" not in sys.path and str(Path.cwd()) not in sys.path:
         sys.path.insert(0, str(Path.cwd()))
     tested = tested_rows(BackendConformance)
     if arguments.list:
-        sys.stdout.write(listing(tested))
+        out.write(listing(tested))
         return 0
     try:
-        rows = _rows(arguments.rules, tested)
-        known = _known(arguments.known)
-        reports = {form: path for form in ("html", "json", "junit") if (path := getattr(arguments, form)) is not None}
-        for path in reports.values():
-            _writable(path)
-        targets = list(dict.fromkeys(arguments.backend)) or _available()
-        if not targets:
-            raise Refusal("no backend can run here: `python -m polling` says why")
-        shown: list[str] = []
+        time_scale()
+    except ValueError as error:
+        raise Refusal(str(error)) from error
+    rows = _rows(arguments.rules, tested)
+    known = _known(arguments.known)
+    forms: dict[str, Callable[[Report], str]] = {"html": Report.html, "json": Report.json, "junit": Report.junit}
+    paths: dict[str, Path] = {form: path for form in forms if (path := getattr(arguments, form)) is not None}
+    _see_that_they_differ([*paths.values(), *([arguments.known] if arguments.known else [])])
+    for path in paths.values():
+        _see_that_it_is_writable(path)
+    targets = list(dict.fromkeys(arguments.backend)) or _available()
+    if not targets:
+        raise Refusal("no backend can run here: `python -m polling` says why")
+    shown: list[str] = []
 
-        def begin(targets: Sequence[str], rows: Sequence[str]) -> Tell:
-            shown.extend(rows)
-            return Matrix(sys.stdout, targets, rows).tell
+    def begin(targets: Sequence[str], rows: Sequence[str]) -> Tell:
+        shown.extend(rows)
+        return Matrix(out, targets, rows).tell
 
-        with _terminable():
-            conclusions = asyncio.run(check(targets, rows, known, thorough=arguments.thorough, begin=begin))
-    except Refusal as refusal:
-        print(f"polling-conformance: {refusal}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    report = Report(conclusions, shown, partial=bool(rows))
-    sys.stdout.write(report.text())
-    forms: dict[str, Callable[[], str]] = {"html": report.html, "json": report.json, "junit": report.junit}
-    for form, path in reports.items():
-        path.write_text(forms[form](), encoding="utf-8", errors="backslashreplace")
+    with _terminable():
+        conclusions = asyncio.run(check(targets, rows, known, thorough=arguments.thorough, begin=begin))
+    options = ["--known", str(arguments.known)] if arguments.known else []
+    report = Report(conclusions, shown, partial=bool(rows), known=options, thorough=arguments.thorough)
+    out.write(report.text())
+    for form, path in paths.items():
+        try:
+            path.write_text(forms[form](report), encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise Unwritable(f"{path} cannot be written: {error.strerror}") from error
     return 0 if report.conforms else 1
 
 
@@ -157,11 +179,23 @@ def _known(path: Path | None) -> dict[str, str]:
     return entries
 
 
-def _writable(path: Path) -> None:
-    """See that a report can be written before anything is run."""
+def _see_that_they_differ(paths: Sequence[Path]) -> None:
+    """No report shall take the place of another, nor of the list of known failures."""
+    for path, others in Counter(path.resolve() for path in paths).items():
+        if others > 1:
+            raise Refusal(f"{path} is named for {others} things at once")
+
+
+def _see_that_it_is_writable(path: Path) -> None:
+    """Try it before anything is run, and leave nothing behind if it comes to that."""
+    was_there = path.exists()
+    if was_there and not (path.is_file() or path.is_dir()):
+        return  # a device or a pipe, to which opening would matter
     try:
         with path.open("a", encoding="utf-8"):
             pass
+        if not was_there:
+            path.unlink()
     except OSError as error:
         raise Refusal(f"{path} cannot be written: {error.strerror}") from error
 

@@ -98,7 +98,12 @@ def _rule(rule: Rule) -> Iterator[str]:
         yield f"*Declined:* {rule.declined}\n"
     if rule.untested:
         yield f"*Not tested:* {rule.untested}\n"
+    if not rule.declined:
+        yield "*To check when it fails:*\n"
+        yield from (f"- {step}" for step in rule.checklist)
+        yield ""
     if rule.facilities:
+        yield "*Facilities:*\n"
         yield from (f"- {FACILITIES[key]}: {fact}" for key, fact in rule.facilities.items())
         yield ""
 

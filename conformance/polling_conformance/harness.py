@@ -60,15 +60,18 @@ from polling import (
     UnsupportedError,
     net,
 )
+from polling._loader import load_backend
 
 __all__ = [
     "A_SIGNAL",
     "SIGNAL_WAIT",
     "SILENCE",
     "THOROUGH",
+    "TIME_SCALE",
     "Descriptor",
     "End",
     "Harness",
+    "Rest",
     "RuleFailure",
     "Running",
     "arrived",
@@ -78,12 +81,14 @@ __all__ = [
     "explain",
     "fill",
     "open_descriptors",
+    "problem_of",
     "ready",
     "recv",
     "reset",
     "send",
     "signal_main_thread",
     "since",
+    "time_scale",
     "until_blocked",
 ]
 
@@ -91,15 +96,36 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 E = TypeVar("E", bound=BaseException)
 
-_SCALE: Final = float(os.environ.get("POLLING_TIME_SCALE", "1"))
 
-SIGNAL_WAIT: Final = 10.0 * _SCALE
+def time_scale() -> float:
+    """Give what the environment variable ``POLLING_TIME_SCALE`` says; 1 where it says nothing.
+
+    Raises:
+        ValueError: It is no such number. The message is for whoever has set it.
+    """
+    said = os.environ.get("POLLING_TIME_SCALE") or "1"
+    try:
+        scale = float(said)
+    except ValueError:
+        scale = 0.0
+    if not 0.01 <= scale <= 1000:  # NaN is not, either
+        raise ValueError(f"POLLING_TIME_SCALE must be a number from 0.01 to 1000, such as 4, and is {said!r}")
+    return scale
+
+
+try:
+    TIME_SCALE: Final = time_scale()
+    """By what the two durations are multiplied. It is said in every report, unless it is 1."""
+except ValueError:
+    TIME_SCALE = 1.0  # type: ignore[misc]  # an import is no place to say so: the command does, and each suite class
+
+SIGNAL_WAIT: Final = 10.0 * TIME_SCALE
 """Seconds to wait for something that must come. Generous: only a failing rule ever spends them."""
 
-SILENCE: Final = 0.05 * _SCALE
+SILENCE: Final = 0.05 * TIME_SCALE
 """Seconds to watch that nothing comes. Short: every rule about silence spends them, a failing one does not."""
 
-THOROUGH: Final = os.environ.get("POLLING_THOROUGH", "0") != "0"
+THOROUGH: Final = os.environ.get("POLLING_THOROUGH", "") not in ("", "0")
 """Whether a test that searches is to search long: set by ``polling-conformance --thorough``."""
 
 _LETTERS: Final = {"r": "readable", "w": "writable", "p": "priority"}
@@ -175,6 +201,8 @@ def explain(
     if known is not None:
         lines.append(f"intent:   {known.intent}")
         lines += [f"check:    {step}" for step in known.checklist]
+    if TIME_SCALE != 1:
+        lines.append(f"scale:    all waits are {TIME_SCALE:g} times as long as usual, by POLLING_TIME_SCALE")
     if seed is not None:
         lines.append(f"seed:     {seed}")
     if script is not None:
@@ -395,6 +423,40 @@ def _sleep(thread: threading.Thread) -> str:
     return f"sleep {status.get('voluntary_ctxt_switches')}" if status["State"].startswith("S") else ""
 
 
+class Rest:
+    """Whether this thread sleeps through so many seconds, or spins; it begins when this is made.
+
+    A thread that spins on a machine with other work may get to run for a moment only. What gives it away is that it
+    waits for a core all the time, and does not sleep. Where the system does not say, the processor time must do.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._began = self._now()
+
+    def over(self) -> Rest:
+        """End it; give itself."""
+        self._slept, self._ran = (now - began for now, began in zip(self._now(), self._began, strict=True))
+        return self
+
+    def __bool__(self) -> bool:
+        return self._ran <= self._seconds / 10 and self._slept >= self._seconds / 2
+
+    def __str__(self) -> str:
+        return f"{self._ran:.3f} s of processor time, and {max(self._slept, 0):.3f} s of {self._seconds:g} asleep"
+
+    @staticmethod
+    def _now() -> tuple[float, float]:
+        """Give the seconds that were slept and run so far, from any beginning."""
+        try:
+            with open("/proc/thread-self/schedstat", encoding="ascii") as file:
+                waited = int(file.read().split()[1]) / 1e9
+        except OSError:
+            waited = 0
+        ran = time.thread_time()
+        return time.monotonic() - ran - waited, ran
+
+
 class Running(Generic[T_co]):
     """A call that runs in a thread of its own. Its result or its error is had by ``result``."""
 
@@ -533,6 +595,46 @@ def _within_limit(failure: Callable[[str, str], RuleFailure]) -> Iterator[None]:
         signal.signal(_ALARM, signal.SIG_DFL)
 
 
+# -- which tests are run, of which class ----------------------------------------------------------------
+
+
+class _LeftOut:
+    """A plug-in that notes which tests are left out: by ``-k``, ``-m``, ``--deselect`` or whatever does so."""
+
+    NAME: Final = "polling_conformance.left_out"
+
+    def __init__(self) -> None:
+        self.items: list[pytest.Item] = []
+
+    def pytest_deselected(self, items: Sequence[pytest.Item]) -> None:
+        self.items += items
+
+
+def _is_of(item: pytest.Item, rule: str, test: str) -> bool:
+    """Tell whether *item* tests *rule*, in the class of the test with the id *test*."""
+    return rule_of(item.name) == rule and item.nodeid.startswith(test.partition("[")[0].rpartition("::")[0] + "::")
+
+
+def problem_of(suite: type[Harness]) -> str | None:
+    """Say why a class cannot be tested, if it cannot: what its author has forgotten or confused."""
+    name = suite.__qualname__
+    backend = getattr(suite, "backend", None)
+    if backend is None:
+        return f"{name} does not say what to test: set `backend` to a subclass of polling.Backend, or its name"
+    if isinstance(backend, str):
+        try:
+            backend = load_backend(backend)
+        except Exception:  # a poll on it raises the same, and says more
+            return None
+    if not (isinstance(backend, type) and issubclass(backend, Backend)):
+        return f"{name}.backend must be a subclass of polling.Backend, or its registered name, and is {backend!r}"
+    for attribute, kind in ("name", str), ("capabilities", Capability):
+        value = getattr(backend, attribute, None)
+        if not isinstance(value, kind):
+            return f"{backend.__qualname__}.{attribute} must be of type {kind.__name__}, and is {value!r}"
+    return None
+
+
 # -- the base class ------------------------------------------------------------------------------------
 
 _KINDS: Final = {
@@ -595,22 +697,20 @@ class Harness:
 
         They may run in several processes, of pytest-xdist. So each leaves a file, where all of them can look.
         """
+        __tracebackhide__ = True
         rule = rule_of(self._test_name)
         reason = self.known_failures.get(rule or "")
-        if reason is None:
+        if rule is None or reason is None:
             yield
             return
         request.applymarker(pytest.mark.xfail(reason=reason, raises=RuleFailure, strict=False))
         place: Path = request.getfixturevalue("tmp_path_factory").getbasetemp()
         if "PYTEST_XDIST_WORKER" in os.environ:
             place = place.parent
-        tests = [item.nodeid for item in request.session.items if rule_of(item.name) == rule]
         own = request.node.nodeid
-        files = {
-            test: place / f"known-{hashlib.sha256(test.encode()).hexdigest()}"
-            for test in tests
-            if test.rpartition("::")[0] == own.rpartition("::")[0]
-        }
+        tests = [item for item in request.session.items if _is_of(item, rule, own)]
+        files = {item.nodeid: place / f"known-{hashlib.sha256(item.nodeid.encode()).hexdigest()}" for item in tests}
+        are_all = self._are_all(request.config, rule, own, {getattr(item, "originalname", "") for item in tests})
         self._failed = False
         try:
             yield
@@ -619,8 +719,26 @@ class Harness:
             raise
         finally:
             files[own].write_text("failed" if self._failed else "did not fail")
-            if all(file.exists() and file.read_text() == "did not fail" for file in files.values()):
+            if are_all and all(file.exists() and file.read_text() == "did not fail" for file in files.values()):
                 raise UnexpectedPass(f"{rule} is listed as a known failure ({reason}), and none of its tests fails")
+
+    def _are_all(self, config: pytest.Config, rule: str, own: str, chosen: Collection[str]) -> bool:
+        """Tell whether all tests of a rule are run, and not only *chosen* ones, which may be those that do not fail."""
+        left_out = config.pluginmanager.get_plugin(_LeftOut.NAME)
+        return (
+            chosen == {name for name in dir(self) if rule_of(name) == rule}
+            and not any("::" in argument for argument in config.args)
+            and not (left_out and any(_is_of(item, rule, own) for item in left_out.items))
+        )
+
+    def pytest_generate_tests(self, metafunc: pytest.Metafunc) -> None:
+        """Before the tests of a class are made, see that it can be tested, and watch which of them are left out."""
+        problem = problem_of(type(self))
+        if problem is not None:
+            raise pytest.UsageError(problem)
+        plugins = metafunc.config.pluginmanager
+        if self.known_failures and not plugins.has_plugin(_LeftOut.NAME):
+            plugins.register(_LeftOut(), _LeftOut.NAME)
 
     def _explaining(self, test: Callable[..., None]) -> Callable[..., None]:
         """Have *test* fail with a ``RuleFailure``, whatever it raises, and for an unasked event only the third time."""
@@ -805,25 +923,23 @@ class Harness:
         """
         __tracebackhide__ = True
         expectation = f"no event for {SILENCE:g} s" + (f" but of {sorted(map(repr, but))}" if but else "")
-        busy = self._watch_silence(poll, SILENCE, but, expectation)
-        if not but and busy > SILENCE / 10:
+        rested = self._watch_silence(poll, SILENCE, but, expectation)
+        if not but and not rested:
             # A busy machine may do that to a wait at rest, but not ten times in a row.
-            busy = self._watch_silence(poll, SILENCE * 10, but, expectation)
-            if busy > SILENCE:
-                raise self.failure(
-                    f"{expectation}, at rest", f"no event, but {busy:.3f} s of processor time: the wait spins"
-                )
+            rested = self._watch_silence(poll, SILENCE * 10, but, expectation)
+            if not rested:
+                raise self.failure(f"{expectation}, at rest", f"no event, but {rested}: the wait spins")
 
-    def _watch_silence(self, poll: Poll[object], seconds: float, but: Collection[Hashable], expectation: str) -> float:
-        """Watch that nothing is reported; give the processor time that this thread took meanwhile."""
+    def _watch_silence(self, poll: Poll[object], seconds: float, but: Collection[Hashable], expectation: str) -> Rest:
+        """Watch that nothing is reported; tell whether this thread rested meanwhile."""
         __tracebackhide__ = True
-        start, busy, left = time.monotonic(), time.thread_time(), seconds
+        start, rest, left = time.monotonic(), Rest(seconds), seconds
         while left > 0:  # at least once, however late this thread gets to run
             batch = poll.poll(left)
             if any(event.token not in but for event in batch):
                 raise self._unasked(expectation, f"after {time.monotonic() - start:.3f} s {batch}")
             left = start + seconds - time.monotonic()
-        return time.thread_time() - busy
+        return rest.over()
 
     def expect_error(self, kind: type[E], call: Callable[..., object], /, *args: object, **kwargs: object) -> E:
         """Call, and give the error of *kind* that it raises; any other outcome is a failure."""
@@ -909,8 +1025,8 @@ class Harness:
         if isinstance(self.backend, str):
             return f"backend = {self.backend!r}"
         module, name = self.backend.__module__, self.backend.__qualname__
-        assert name.isidentifier(), f"scripts import the backend: {module}.{name} must be at the top of its module"
-        return f"from {module} import {name} as backend"
+        assert "<locals>" not in name, f"scripts import the backend: {module}.{name} must not be inside a function"
+        return f"from {module} import {name.partition('.')[0]}\nbackend = {name}"
 
     @contextmanager
     def on_signal(self, signum: signal.Signals, handler: Callable[[int, FrameType | None], object]) -> Iterator[None]:

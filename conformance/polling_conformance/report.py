@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import re
+import shlex
 import shutil
-import sys
 import textwrap
 import xml.etree.ElementTree as ET
 from collections import Counter
@@ -19,11 +19,12 @@ from importlib.resources import files
 from string import Template
 from typing import TextIO
 
+from polling_conformance.harness import TIME_SCALE
 from polling_conformance.rules import CONTRACT_VERSION, FACILITIES, FAMILIES, RULES
 from polling_conformance.runner import Conclusion, State, Verdict
 from polling_conformance.worker import SMOKE, Failure, row_of
 
-__all__ = ["Matrix", "Report", "listing"]
+__all__ = ["Matrix", "Out", "Report", "Unwritable", "listing"]
 
 _ABOUT = {
     SMOKE: "The backend can be made, sees a readable source, is woken, and is closed.",
@@ -52,49 +53,51 @@ def listing(tested: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def reproduction(conclusion: Conclusion, failure: Failure) -> str:
-    """Give a script that shows a failure: the test's own where it gave one, else one that runs the test alone."""
-    if failure.script:
-        return failure.script
-    if not failure.test:
-        return ""
-    module, colon, name = conclusion.target.partition(":")
-    lines = ["import os", "", "import pytest", "", "from polling_conformance import BackendConformance"]
-    if colon:
-        lines.append(f"from {module} import {name} as target")
-    if conclusion.description.is_suite:
-        lines = ["import os", "", "import pytest", "", lines.pop(), "", "", "class TestBackend(target):", "    pass"]
-    else:
-        lines += ["", "", "class TestBackend(BackendConformance):"]
-        lines.append("    backend = target" if colon else f"    backend = {conclusion.target!r}")
-    about = f"# {row_of(failure.test)} on {conclusion.target}"
-    lines.insert(0, f"{about}. Save this where the backend can be imported, and run it.")
-    address = "::TestBackend::" + failure.test
-    lines += ["", "", 'if __name__ == "__main__":', f"    test = __file__ + {address!r}"]
-    # With nobody's configuration: a project's own may keep pytest from finding the test.
-    options = '"-c", os.devnull, "--noconftest", "-p", "no:cacheprovider"'
-    lines += [f"    raise SystemExit(pytest.main([{options}, test]))", ""]
-    return "\n".join(lines)
-
-
-def command(conclusion: Conclusion, row: str) -> str:
-    """Give the command that tests one row again."""
-    return f"polling-conformance {conclusion.target} --rules {row}"
-
-
 # -- text --------------------------------------------------------------------------------------------------
+
+
+class Unwritable(Exception):
+    """What was found cannot be told: standard output is closed or full, or a report's file is."""
+
+
+class Out:
+    """Standard output, where each piece is written at once."""
+
+    def __init__(self, file: TextIO | None) -> None:
+        if file is None:
+            raise Unwritable("standard output is closed")
+        if hasattr(file, "reconfigure"):
+            file.reconfigure(errors="backslashreplace")  # to spell what its encoding does not know
+        self._file = file
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether somebody looks on."""
+        return self._file.isatty()
+
+    def write(self, text: str) -> None:
+        """Write.
+
+        Raises:
+            Unwritable: Nobody reads any more, or there is no room.
+        """
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except OSError as error:
+            raise Unwritable(f"standard output cannot be written: {error.strerror}") from error
 
 
 class Matrix:
     """Prints a line for each rule, in order, as soon as all backends have a verdict on it."""
 
-    def __init__(self, out: TextIO, targets: Sequence[str], rows: Sequence[str]) -> None:
+    def __init__(self, out: Out, targets: Sequence[str], rows: Sequence[str]) -> None:
         self._out = out
         self._verdicts: dict[str, dict[str, Verdict]] = {row: {} for row in rows}
         self._left = list(rows)
         self._widths = {target: max(len(target), len("pass, 100 not run")) for target in targets}
         self._first = max(len(row) for row in rows)
-        self._line = shutil.get_terminal_size((120, 24)).columns if out.isatty() else 120
+        self._line = shutil.get_terminal_size((120, 24)).columns if out.is_terminal else 120
         self._print(f"contract {CONTRACT_VERSION}, {_machine()}\n")
         self._print(self._row("", dict(zip(targets, targets, strict=True)), ""))
 
@@ -117,7 +120,7 @@ class Matrix:
         )
 
     def _print(self, line: str) -> None:
-        print(line, file=self._out, flush=True)
+        self._out.write(line + "\n")
 
 
 def _machine() -> str:
@@ -126,7 +129,8 @@ def _machine() -> str:
     except PackageNotFoundError:
         release = "(not installed)"
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return f"polling-io {release}, {python}, {platform.system()} {platform.release()}"
+    scale = f", POLLING_TIME_SCALE={TIME_SCALE:g}" if TIME_SCALE != 1 else ""
+    return f"polling-io {release}, {python}, {platform.system()} {platform.release()}{scale}"
 
 
 # -- all of it ---------------------------------------------------------------------------------------------
@@ -140,11 +144,15 @@ class Report:
         conclusions: One for each backend.
         rows: The rows of the matrix, in order.
         partial: Whether only some rules were asked for, so that nobody can be said to conform.
+        known: The options that named known failures, as they have to be given again.
+        thorough: Whether the search was long.
     """
 
     conclusions: Sequence[Conclusion]
     rows: Sequence[str]
     partial: bool
+    known: Sequence[str] = ()
+    thorough: bool = False
     made: str = field(default_factory=lambda: datetime.now(UTC).isoformat(" ", "seconds"))
 
     @property
@@ -169,6 +177,39 @@ class Report:
         counted = ", ".join(f"{counts[state]} {state}" for state in State if counts[state])
         return f"{conclusion.target} {said} contract {CONTRACT_VERSION}: {counted}; {conclusion.seconds:.1f} s"
 
+    # -- how to see a failure again
+
+    def reproduction(self, conclusion: Conclusion, failure: Failure) -> str:
+        """Give a script that shows a failure: the test's own where it gave one, else one that runs the test alone."""
+        if failure.script:
+            return failure.script
+        if not failure.test:
+            return ""
+        module, colon, name = conclusion.target.partition(":")
+        is_suite = conclusion.description.is_suite
+        environment = {"POLLING_TIME_SCALE": f"{TIME_SCALE:g}"} if TIME_SCALE != 1 else {}
+        environment |= {"POLLING_THOROUGH": "1"} if self.thorough else {}
+        about = f"# {row_of(failure.test)} on {conclusion.target}"
+        lines = [f"{about}. Save this where the backend can be imported, and run it.", "import os", "", "import pytest"]
+        lines += ["", *(f"os.environ[{key!r}] = {value!r}" for key, value in environment.items())]  # before the kit
+        lines += ["" for _ in environment][:1]
+        lines += [] if is_suite else ["from polling_conformance import BackendConformance"]
+        lines += [f"from {module} import {name.partition('.')[0]}"] if colon else []
+        lines += ["", "", f"class TestBackend({name if is_suite else 'BackendConformance'}):"]
+        if not is_suite:
+            lines.append(f"    backend = {name if colon else repr(conclusion.target)}")
+        lines.append("    known_failures = {}  # so that it is shown as what it is")
+        lines += ["", "", 'if __name__ == "__main__":', f"    test = __file__ + {'::TestBackend::' + failure.test!r}"]
+        # With nobody's configuration: a project's own may keep pytest from finding the test.
+        options = '"-c", os.devnull, "--noconftest", "-p", "no:cacheprovider"'
+        lines += [f"    raise SystemExit(pytest.main([{options}, test]))", ""]
+        return "\n".join(lines)
+
+    def command(self, conclusion: Conclusion, row: str) -> str:
+        """Give the command that tests one row again."""
+        options = [*self.known, *(["--thorough"] if self.thorough else [])]
+        return shlex.join(["polling-conformance", conclusion.target, "--rules", row, *options])
+
     # -- text
 
     def text(self) -> str:
@@ -190,6 +231,7 @@ class Report:
         if broken and rule is not None:
             yield _item("intent", rule.intent)
             yield from (_item("check", step) for step in rule.checklist)
+            yield from (_item("facility", f"{FACILITIES[key]}: {fact}") for key, fact in rule.facilities.items())
         if verdict.reason:
             yield _item("observed", verdict.reason)
         for failure in verdict.failures:
@@ -203,7 +245,7 @@ class Report:
                 yield _item("script", failure.script)
         if verdict.untried:
             yield _item("not run", _untried(verdict))
-        yield _item("again", command(conclusion, verdict.row))
+        yield _item("again", self.command(conclusion, verdict.row))
 
     def _asides(self, conclusion: Conclusion) -> Iterator[str]:
         """Name what was neither a pass nor a failure, and why: nothing is passed over in silence."""
@@ -254,7 +296,7 @@ class Report:
                 "expectation": failure.expectation,
                 "observation": failure.observation,
                 "seed": failure.seed,
-                "script": reproduction(conclusion, failure),
+                "script": self.reproduction(conclusion, failure),
                 "details": failure.details,
             }
             for failure in verdict.failures
@@ -277,6 +319,8 @@ class Report:
         for conclusion in self.conclusions:
             target = _printable(conclusion.target)
             suite = ET.SubElement(top, "testsuite", name=target, time=f"{conclusion.seconds:.3f}")
+            properties = ET.SubElement(suite, "properties")
+            ET.SubElement(properties, "property", name="machine", value=_printable(_machine()))
             counts = Counter[str]()
             for verdict in self._verdicts(conclusion):
                 case = ET.SubElement(suite, "testcase", classname=target, name=verdict.row)
@@ -361,12 +405,12 @@ class Report:
             facts.append(("Expected", f"<pre>{escape(failure.expectation)}</pre>"))
             facts.append(("Observed", f"<pre>{escape(failure.observation)}</pre>"))
             facts.append(("Seed", escape(failure.seed or "")))
-            script = reproduction(conclusion, failure)
+            script = self.reproduction(conclusion, failure)
             facts.append(("Script", f"<pre>{escape(script)}</pre>" if script else ""))
             details = f"<details><summary>Traceback and output</summary><pre>{escape(failure.details)}</pre></details>"
             facts.append(("Details", details if failure.details else ""))
         facts.append(("Not run", escape(_untried(verdict)) if verdict.untried else ""))
-        facts.append(("Again", f"<code>{escape(command(conclusion, verdict.row))}</code>"))
+        facts.append(("Again", f"<code>{escape(self.command(conclusion, verdict.row))}</code>"))
         listed = "".join(f"<dt>{name}</dt><dd>{said}</dd>" for name, said in facts if said)
         states = escape(json.dumps([verdict.state]))
         return (
@@ -413,9 +457,3 @@ def _slug(state: State) -> str:
 
 def _anchor(conclusion: Conclusion, verdict: Verdict) -> str:
     return escape(re.sub(r"[^\w.-]", "-", f"{conclusion.target}-{verdict.row}"))
-
-
-def encodable(out: TextIO) -> None:
-    """Have *out* spell what its encoding does not know, instead of raising."""
-    if out is sys.stdout and hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(errors="backslashreplace")

@@ -388,6 +388,7 @@ async def check(
 
     Raises:
         Refusal: Some target cannot be tested; no test was run on any.
+        Exception: What *begin*, or who it gave, has raised; all that was under way was ended.
     """
     # PYTHONOPTIMIZE would take the assertions out of the tests.
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "PYTHONOPTI"))}
@@ -417,14 +418,25 @@ async def check(
             ordered = [SMOKE, *(row for row in rows if row != SMOKE)]
             conclusions = [Conclusion(*pair) for pair in zip(targets, descriptions, strict=True)]
             tell = begin(targets, ordered)
-            async with asyncio.TaskGroup() as group:
-                for conclusion, *of_target in zip(conclusions, runs, *shares, strict=True):
-                    reasons = {**conclusion.description.known_failures, **known}
-                    group.create_task(_conclude(conclusion, of_target, ordered, reasons, tell))
+            try:
+                async with asyncio.TaskGroup() as group:
+                    for conclusion, *of_target in zip(conclusions, runs, *shares, strict=True):
+                        reasons = {**conclusion.description.known_failures, **known}
+                        group.create_task(_conclude(conclusion, of_target, ordered, reasons, tell))
+            except BaseExceptionGroup as errors:
+                raise _first_of(errors) from None
         finally:
             for run in (*runs, *chain(*shares)):
                 await run.end()
     return conclusions
+
+
+def _first_of(errors: BaseExceptionGroup) -> BaseException:
+    """Give one error of several, which all stopped the same run: the one that came first."""
+    first: BaseException = errors
+    while isinstance(first, BaseExceptionGroup):
+        first = first.exceptions[0]
+    return first
 
 
 async def _conclude(

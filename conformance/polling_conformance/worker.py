@@ -25,13 +25,15 @@ from collections import Counter
 from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from operator import attrgetter
 from pathlib import Path
 from typing import Final, TextIO
 
 import pytest
 
-from polling import Backend, Capability
-from polling_conformance.harness import SIGNAL_WAIT, RuleFailure, blame, rule_of
+import polling
+from polling import Backend
+from polling_conformance.harness import SIGNAL_WAIT, RuleFailure, blame, problem_of, rule_of
 from polling_conformance.suite import BackendConformance
 
 __all__ = ["SMOKE", "Description", "Failure", "Outcome", "Refusal", "main", "open_target", "row_of", "tested_rows"]
@@ -40,6 +42,7 @@ SMOKE: Final = "smoke"
 """The row of the tests that must pass before any rule is worth trying."""
 
 _KIT: Final = Path(__file__).parent
+_LIBRARY: Final = Path(polling.__file__).parent
 
 _INI: Final = f"""\
 [pytest]
@@ -131,7 +134,7 @@ def open_target(target: str, known: Collection[str] = ()) -> tuple[type[BackendC
         attributes["backend"] = target
     else:
         try:
-            found = getattr(import_module(module_name), name)
+            found = attrgetter(name)(import_module(module_name))
         except BaseException as error:  # whatever a stranger's module raises, pytest's skip and SystemExit included
             raise Refusal(f"{target}: cannot be imported: {_brief(error)}") from error
         if isinstance(found, type) and issubclass(found, BackendConformance):
@@ -144,14 +147,15 @@ def open_target(target: str, known: Collection[str] = ()) -> tuple[type[BackendC
     known = base.known_failures
     suite = type("TestBackend", (base,), attributes)
     assert issubclass(suite, BackendConformance)
+    problem = problem_of(suite if "backend" in attributes else base)
+    if problem is not None:
+        raise Refusal(f"{target}: {problem}")
     try:
         with suite().new_poll() as poll:
             backend = poll.backend
             described = backend.name, backend.capabilities
     except BaseException as error:
         raise Refusal(f"{target}: no poll can be made on it: {_brief(error)}") from error
-    if not (isinstance(described[0], str) and isinstance(described[1], Capability)):
-        raise Refusal(f"{target}: name must be a str and capabilities a polling.Capability, not {described}")
     capabilities = [capability.name or "" for capability in described[1]]
     rows = tested_rows(suite)
     return suite, Description(described[0], capabilities, dict(known), rows, base is not BackendConformance)
@@ -161,7 +165,7 @@ def _brief(error: BaseException) -> str:
     """Say what was raised and where, in a line."""
     said = " ".join("".join(traceback.format_exception_only(error)).split())
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    strangers = [frame for frame in frames if not Path(frame.filename).is_relative_to(_KIT)]
+    strangers = [frame for frame in frames if not any(map(Path(frame.filename).is_relative_to, (_KIT, _LIBRARY)))]
     return said + (f" ({strangers[-1].filename}, line {strangers[-1].lineno})" if strangers else "")
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from polling_conformance.harness import rule_of
+from collections.abc import Mapping
+
+import pytest
+
+from polling_conformance.harness import rule_of, time_scale
 from polling_conformance.suite.capacity import CapacityRules
 from polling_conformance.suite.channels import ChannelRules
 from polling_conformance.suite.closing import ClosingRules
@@ -61,6 +65,18 @@ class BackendConformance(
 
     def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
-        unknown = cls.known_failures.keys() - {rule_of(name) for name in dir(cls)}
+        try:
+            time_scale()
+        except ValueError as error:
+            raise pytest.UsageError(str(error)) from None
+        if cls.__init__ is not object.__init__ or cls.__new__ is not object.__new__:
+            raise TypeError(f"{cls.__name__} has a constructor, and pytest takes no tests from such a class")
+        known = cls.known_failures
+        if not isinstance(known, Mapping):
+            raise TypeError(f"{cls.__name__}.known_failures must map rules to reasons, and is {known!r}")
+        unknown = known.keys() - {rule_of(name) for name in dir(cls)}
         if unknown:
-            raise ValueError(f"{cls.__name__}.known_failures names rules without a test: {sorted(unknown)}")
+            raise ValueError(f"{cls.__name__}.known_failures names rules without a test: {sorted(unknown, key=str)}")
+        for rule, reason in known.items():
+            if not isinstance(reason, str) or not reason.strip():
+                raise ValueError(f"{cls.__name__}.known_failures gives {reason!r} as the reason for {rule}")
