@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
+import sys
 from contextlib import suppress
 
 from polling import Capability, Event, Interest, Readiness
@@ -13,11 +15,15 @@ from polling_backends.epoll import EpollBackend
 
 from . import Decoding, Fetching, Front, Pairs
 
+assert sys.platform != "win32", "these derive from backends that Windows does not have"
+
+TCP_INFO = 11  # Linux, where alone the mutants run; type checkers look elsewhere, too
+
 
 class HangupIsNotReadable(Decoding):
     """A hangup without data is not readable, as a table of flags has it that was copied from the manual."""
 
-    breaks = ("EVT-15",)
+    breaks = ("EVT-15", "EVT-21")
 
     def said(self, right: Readiness, bits: int, interest: Interest) -> Readiness:
         return right._replace(readable=bool(interest & Interest.READABLE and bits & IN))
@@ -114,6 +120,54 @@ class ErrorIsNotReadable(Decoding):
         return right._replace(readable=right.readable and not bits & ERR)
 
 
+class OwnEndIsTheEnd(Fetching):
+    """A connection that is not established any more is taken for ended, also when only the own end is."""
+
+    breaks = ("EVT-07",)
+
+    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
+        return [(fd, bits if _is_established(fd) else bits | RDHUP) for fd, bits in wait(timeout, limit)]
+
+
+class EndOfTheEstablishedIsDoubted(Fetching):
+    """An end of stream on a connection that is established is left out: the peer cannot have ended it."""
+
+    breaks = ("EVT-08",)
+
+    def kept(self, fd: int, bits: int) -> bool:
+        return not (bits & RDHUP and _is_established(fd))
+
+
+class OverIsForgotten(Fetching):
+    """A connection that is over in both directions leaves the set, and is not reported first."""
+
+    breaks = ("EVT-09",)
+
+    def kept(self, fd: int, bits: int) -> bool:
+        is_over = bits & (HUP | RDHUP | ERR) == HUP | RDHUP
+        if is_over:
+            self._epoll.unregister(fd)
+        return not is_over
+
+
+class ErrorIsForWriters(Decoding):
+    """A hangup with an error is taken for a connect that failed, of which writers are told."""
+
+    breaks = ("EVT-18",)
+
+    def said(self, right: Readiness, bits: int, interest: Interest) -> Readiness:
+        return right._replace(readable=right.readable and bits & (ERR | HUP) != ERR | HUP)
+
+
+class DeafIsGone(Fetching):
+    """It asks by sending nothing whether the peer is there, and reports one that does not receive as a hangup."""
+
+    breaks = ("EVT-19",)
+
+    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
+        return [(fd, HUP) for fd in self._masks if not _receives(fd)][:limit] or wait(timeout, limit)
+
+
 class ErrorIsTaken(Fetching):
     """It asks for the pending error, to see what it is; the caller finds none any more."""
 
@@ -203,3 +257,25 @@ class DirectionsCountTwice(Fetching):
         batch = wait(timeout, limit)
         both = sum(bits & (IN | OUT) == IN | OUT for _, bits in batch)
         return batch[: max(1, len(batch) - both // 2)]
+
+
+def _is_established(fd: int) -> bool:
+    """Tell of a TCP socket whether it is, and say so of all others."""
+    if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+        return True
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        if duplicate.family != socket.AF_INET or duplicate.type != socket.SOCK_STREAM:
+            return True
+        return duplicate.getsockopt(socket.IPPROTO_TCP, TCP_INFO, 1) == b"\1"
+
+
+def _receives(fd: int) -> bool:
+    """Tell of a Unix stream whether its peer does."""
+    with socket.socket(fileno=os.dup(fd)) as duplicate:
+        if duplicate.family != socket.AF_UNIX or duplicate.type != socket.SOCK_STREAM:
+            return True
+        try:
+            duplicate.send(b"", socket.MSG_DONTWAIT)
+        except BrokenPipeError:
+            return False
+        return True

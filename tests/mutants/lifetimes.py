@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
+import weakref
 from contextlib import suppress
 from typing import ClassVar
 
-from polling import Backend, ForkedPollError, Interest, Mode, PollClosedError
+from polling import Backend, ForkedPollError, Interest, Mode, PollClosedError, PollingError, UserSource
+from polling._registry import number_of
 from polling.backend import Source
 from polling_backends.epoll import EpollBackend
 from polling_backends.poll import PollBackend
@@ -53,6 +56,18 @@ class SecondCloseRaises(Front):
         if self._table.refusal is PollClosedError:
             raise PollClosedError("this poll is closed")
         super().close()
+
+
+class BellIsANumber(EpollBackend):
+    """Waking writes to the number of the doorbell, which the close of another thread has released meanwhile."""
+
+    breaks = ("CLS-04",)
+
+    def wake(self) -> None:
+        number = self._internal[1]
+        if self._bell is not None:
+            time.sleep(0.01)  # as a thread does that has to give way just here
+            os.write(number, (1).to_bytes(8, "little"))
 
 
 class CloseUndoesNonBlocking(EpollBackend):
@@ -203,6 +218,23 @@ class SourcesAreHeld(Front):
     ) -> None:
         super().register(source, token, interest, mode)
         self._held.append(source)
+
+
+class FinaliserKnowsTheNumber(Front):
+    """Each source has a finaliser, which removes what is registered under its number."""
+
+    breaks = ("GCL-03",)
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        super().register(source, token, interest, mode)
+        if not isinstance(source, (int, UserSource)):
+            weakref.finalize(source, self._end_of, number_of(source)).atexit = False
+
+    def _end_of(self, number: int) -> None:
+        with suppress(PollingError):
+            self.deregister(number)
 
 
 class DescriptorsAreInherited(EpollBackend):

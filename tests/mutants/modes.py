@@ -17,7 +17,7 @@ from . import Decoding, Masking, Pairs
 class ParkedStaysInTheSet(EpollBackend):
     """A parked source stays in the kernel's set with no flags, where its hangup ends every wait."""
 
-    breaks = ("INT-02",)
+    breaks = ("INT-02", "EVT-20")
 
     def deregister(self, fd: int) -> None:
         self._epoll.modify(fd, 0)
@@ -26,7 +26,7 @@ class ParkedStaysInTheSet(EpollBackend):
 class ParkingIsForgotten(EpollBackend):
     """A source without interest stays armed as it was."""
 
-    breaks = ("INT-01",)
+    breaks = ("INT-01", "CAP-06")
 
     def deregister(self, fd: int) -> None:
         pass
@@ -80,6 +80,15 @@ class UrgentDataIsReadable(Masking, Decoding):
 
     def said(self, right: Readiness, bits: int, interest: Interest) -> Readiness:
         return right._replace(readable=right.readable or bool(interest & Interest.READABLE and bits & PRI))
+
+
+class UrgentDataIsWatched(Masking):
+    """Whoever reads is woken for urgent data, too, and what is not asked for is left out of the event."""
+
+    breaks = ("INT-09",)
+
+    def mask(self, right: int, interest: Interest, mode: Mode) -> int:
+        return right | PRI if interest & Interest.READABLE else right
 
 
 class DroppingOneInterestDropsBoth(EpollBackend):

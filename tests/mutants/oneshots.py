@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+import select
+import sys
 
 from polling import Interest, Mode
+from polling.backend import Pair
 from polling_backends._flags import IN, OUT, PRI, RDHUP
 from polling_backends.epoll import ET, ONESHOT, EpollBackend
 from polling_backends.poll import GONE, PollBackend, _Watch
 
 from . import Masking, Pairs
+
+assert sys.platform != "win32", "these derive from backends that Windows does not have"
 
 SHOTS = (Mode.ONESHOT, Mode.EDGE_ONESHOT)
 
@@ -134,6 +139,34 @@ class EdgeOneshotIsEdge(Masking):
 
     def mask(self, right: int, interest: Interest, mode: Mode) -> int:
         return right & ~ONESHOT if mode is Mode.EDGE_ONESHOT else right
+
+
+class MeanwhileIsKept(PollBackend):
+    """A source that has fired is watched on, and what came meanwhile is handed out when it is armed again."""
+
+    breaks = ("ONE-06",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kept: dict[int, int] = {}
+        self._due: list[Pair] = []
+
+    def _wait(self, timeout: float | None, max_events: int) -> Pairs:
+        due, self._due = self._due, []
+        if due:
+            return due
+        batch = super()._wait(timeout, max_events)
+        for fd, watch in self._watches.items():
+            if watch.mode in SHOTS and not watch.armed:
+                look = select.poll()
+                look.register(fd, watch.watched)
+                self._kept.update(look.poll(0))
+        return batch
+
+    def rearm(self, fd: int, interest: Interest) -> None:
+        if fd in self._kept:
+            self._due.append((fd, self._kept.pop(fd)))
+        super().rearm(fd, interest)
 
 
 class OneDisarmsItsDuplicate(PollBackend):

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import ClassVar
+from weakref import WeakValueDictionary
 
 from polling import (
     AlreadyRegisteredError,
@@ -19,8 +22,8 @@ from polling import (
     UserSource,
 )
 from polling._registry import AnyRegistration, number_of
-from polling.backend import Source
-from polling_backends.epoll import EpollBackend
+from polling.backend import Pair, Source
+from polling_backends.epoll import MASKS, EpollBackend
 from polling_backends.poll import PollBackend
 
 from . import Front
@@ -66,6 +69,17 @@ class ReregisteringRegisters(Front):
             self.register(source, token, interest, mode)
 
 
+class NumbersAreGuessed(Front):
+    """What ``int()`` makes a number of is taken for a descriptor."""
+
+    breaks = ("REG-04",)
+
+    def register(
+        self, source: Source, token: object, interest: Interest = Interest.READABLE, mode: Mode = Mode.LEVEL
+    ) -> None:
+        super().register(int(source) if isinstance(source, (str, float)) else source, token, interest, mode)
+
+
 class ClosedSourceIsTaken(Front):
     """Registering a closed source goes unnoticed."""
 
@@ -87,6 +101,26 @@ class ChangeIsHalfApplied(Front):
 
     def _unchanged(self, registration: AnyRegistration, mode: Mode, error: BaseException) -> BaseException:
         return error
+
+    def _look_again(self, pairs: Sequence[Pair]) -> None:
+        pass  # which would put it right
+
+
+class InterruptedIsRepeated(EpollBackend):
+    """A registering during which a signal came is made once more, as if it had not taken effect."""
+
+    breaks = ("REG-07",)
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        mask = MASKS[mode][interest]
+        former = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+        try:
+            self._epoll.register(fd, mask)
+            if signal.sigpending():
+                self._epoll.register(fd, mask)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, former)
+        self._masks[fd] = mask
 
 
 class ClosedSourceCannotBeDeregistered(Front):
@@ -256,6 +290,27 @@ class SecondWaitQueues(Front):
         turn = self.__dict__.setdefault("turn", threading.Lock())
         with turn:
             return super().poll(timeout, max_events)
+
+
+class SharingIsHidden(EpollBackend):
+    """A second poll can watch the same source, and that is not declared."""
+
+    breaks = ("REG-22",)
+    capabilities = EpollBackend.capabilities & ~Capability.SHARED_SOURCE
+
+
+class SourceGoesToTheLast(EpollBackend):
+    """A source belongs to the poll that registered it last, and those before hear no more of it."""
+
+    breaks = ("REG-22",)
+    owners: ClassVar[WeakValueDictionary[int, EpollBackend]] = WeakValueDictionary()
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        former = self.owners.get(fd)
+        super().register(fd, interest, mode)
+        if former is not None and former is not self and fd in former._masks:
+            former._epoll.unregister(fd)
+        self.owners[fd] = self
 
 
 class OwnDescriptorsAreAnybodys(EpollBackend):

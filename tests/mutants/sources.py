@@ -87,6 +87,36 @@ class PipesAreClaimed(EpollBackend):
         super().register(fd, interest, mode)
 
 
+class HangupIsRemembered(Fetching):
+    """That the last writer of a pipe has gone is remembered, also when there is a new one."""
+
+    breaks = ("EVT-17",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._over: set[int] = set()
+
+    def fetch(self, wait: Wait, timeout: float | None, limit: int) -> Pairs:
+        batch = wait(0 if self._over else timeout, limit)
+        self._over |= {fd for fd, bits in batch if bits & HUP and stat.S_ISFIFO(os.fstat(fd).st_mode)}
+        return [*batch, *((fd, HUP) for fd in self._over if fd not in dict(batch) and fd in self._masks)]
+
+
+class NamelessIsUnconnected(Fetching):
+    """A stream whose peer has no name is taken for one that is not connected, and so is not writable."""
+
+    breaks = ("SRC-05",)
+
+    def kept(self, fd: int, bits: int) -> bool:
+        if bits != OUT or not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            return True
+        with socket.socket(fileno=os.dup(fd)) as duplicate:
+            try:
+                return bool(duplicate.getpeername())
+            except OSError:
+                return False
+
+
 class ReadinessIsBytes(Fetching):
     """It asks how many bytes there are, and an empty datagram has none."""
 

@@ -18,8 +18,9 @@ from .trial import Said
 
 __all__ = ["run", "suite_of"]
 
-# Only plain failures are told: a rule's failure needs no rewritten assert.
-_OPTIONS = ["-p", "no:cacheprovider", "--assert=plain", "-W", "error", "--strict-config", "--strict-markers", "-c"]
+# Only plain failures are told: a rule's failure needs no rewritten assert, and no source around it.
+_OPTIONS = ["-p", "no:cacheprovider", "--assert=plain", "--tb=native", "-W", "error"]
+_OPTIONS += ["--strict-config", "--strict-markers", "-c"]
 
 
 def run(backend: str, rules: Collection[str] | None, tests: str) -> list[Said]:

@@ -95,6 +95,15 @@ class _Single(_Facade):
         return rung + others
 
 
+# The slow one first: it takes longest, and others can be tried meanwhile.
+class Slow(PollBackend):
+    """Begins each wait 20 ms late."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._poll = _Late(self._poll)
+
+
 class AnyOrder(PollBackend):
     """Reports what is ready in random order."""
 
@@ -118,14 +127,6 @@ class NoHints(EpollBackend):
 
     def decode(self, bits: int, interest: Interest) -> Readiness:
         return super().decode(bits, interest)._replace(error=False, read_closed=False, write_closed=False)
-
-
-class Slow(PollBackend):
-    """Begins each wait 20 ms late."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._poll = _Late(self._poll)
 
 
 class OneAtATime(PollBackend):

@@ -8,13 +8,14 @@ import socket
 import sys
 import threading
 import time
+from contextlib import suppress
 from typing import ClassVar
 
 from polling import Backend, Capability, Event, Readiness
 from polling.backend import Wait
 from polling.user import UserRegistration
 from polling_backends._flags import IN
-from polling_backends.epoll import EpollBackend
+from polling_backends.epoll import ET, EpollBackend
 from polling_backends.poll import PollBackend
 
 from . import Fetching, Front, Pairs
@@ -314,6 +315,40 @@ class WakeAfterCloseWrites(EpollBackend):
             os.write(self._internal[1], (1).to_bytes(8, "little"))
         except OSError:
             pass
+
+
+class BrokenBellIsCleared(PollBackend):
+    """A doorbell that is closed is answered like one that was rung, and the wait goes round."""
+
+    breaks = ("WAK-10",)
+
+    def _answer(self, flags: int) -> None:
+        with suppress(OSError):
+            super()._answer(flags & IN)
+
+
+class BellIsNeverRead(EpollBackend):
+    """The doorbell is a socket that nobody reads, since each byte is an edge; it is full after some hundred."""
+
+    breaks = ("WAK-11",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ear, self._mouth = socket.socketpair()
+        self._mouth.setblocking(False)
+        self._internal = (*self._internal, self._ear.fileno(), self._mouth.fileno())
+        self._epoll.register(self._ear.fileno(), IN | ET)
+
+    def wake(self) -> None:
+        with suppress(BlockingIOError):  # it has been rung already
+            self._mouth.send(b"x")
+
+    def close(self) -> None:
+        super().close()
+        self._ear.close()
+        self._mouth.close()
+
+    abandon = close
 
 
 class WakesAreShared(Front):

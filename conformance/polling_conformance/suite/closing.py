@@ -28,6 +28,7 @@ from polling import (
 )
 from polling_conformance.harness import (
     A_SIGNAL,
+    SIGNAL_WAIT,
     Harness,
     arrived,
     drain,
@@ -137,21 +138,29 @@ class ClosingRules(Harness):
             poll = self.new_poll()
             near, far = self.socketpair()
             poll.register(near, "near")
-            over = threading.Event()
+            over, changing, waking = (threading.Event() for _ in range(3))
 
-            def keep_changing(poll: Poll[object] = poll, near: socket.socket = near) -> None:
+            def keep_changing(
+                poll: Poll[object] = poll, near: socket.socket = near, changing: threading.Event = changing
+            ) -> None:
                 with suppress(PollClosedError):
                     while True:
                         poll.reregister(near, "near", Interest.READABLE, Mode.ONESHOT)
                         poll.rearm(near)
+                        changing.set()
 
-            def keep_waking(waker: Waker[object], over: threading.Event = over) -> None:
+            def keep_waking(
+                waker: Waker[object], over: threading.Event = over, waking: threading.Event = waking
+            ) -> None:
                 while not over.is_set():
                     waker.wake()
+                    waking.set()
 
             waker = Waker(poll, "waker")
             waiter = self.in_thread(self._wait_until_closed, poll)
             calls = [self.in_thread(keep_changing), self.in_thread(keep_waking, waker)]
+            for begun in changing, waking:
+                begun.wait(SIGNAL_WAIT)
             poll.close()
             strangers = [self.socketpair() for _ in range(4)]  # they get the numbers as soon as these are free
             over.set()

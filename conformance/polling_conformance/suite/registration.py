@@ -41,6 +41,7 @@ from polling_conformance.harness import (
     End,
     Ends,
     Harness,
+    arrived,
     drain,
     open_descriptors,
     recv,
@@ -351,6 +352,31 @@ class RegistrationRules(Harness):
                 over.set()
                 storming.result()
         assert handled, "no signal came, so nothing was tested"
+
+    def test_REG_07_a_signal_at_any_step_of_a_call_neither_fails_nor_repeats_it(self, poll: Poll[object]) -> None:
+        if sys.platform == "win32":
+            pytest.skip("this platform interrupts no call by a signal")
+        near, far = self.net_tcp_pair()
+        send(far, b"x")
+        arrived(near)
+
+        def strike_without_harm() -> None:
+            signal.raise_signal(signal.SIGUSR1)
+
+        def scene(interrupt: Interrupter) -> None:
+            for call in (
+                lambda: poll.register(near, "registered", Interest.READABLE, Mode.ONESHOT),
+                lambda: poll.reregister(near, "reregistered", Interest.READABLE, Mode.ONESHOT),
+                lambda: poll.deregister(near),
+            ):
+                outcome = interrupt(call, strike_without_harm)
+                self.check(outcome.error is None, "success", outcome)
+                reported = [event.token for event in poll.poll(0)]
+                self.check(len(reported) <= 1, "one event at most of a oneshot", reported)
+            self.check(not (events := poll.poll(0)), "no event of what was deregistered", events)
+
+        with self.on_signal(signal.SIGUSR1, lambda _signum, _frame: None):
+            assert at_each_step(scene, poll)
 
     # -- REG-14 to REG-16: what changing and removing mean -------------------------------------------
 
