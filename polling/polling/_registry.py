@@ -194,7 +194,7 @@ class Table(dict["Pair", "Event[Any] | None"]):
                 registration.pairs += (pair,)
                 self[pair] = event
                 return event
-            self.alert = self.stale = True
+            self.alert = self.gaps = self.stale = True
             self.doubtful.append(pair)
             return None
 
