@@ -25,7 +25,7 @@ import polling
 from polling.net import TcpListener
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
-SERVERS = ["discard", "count", "http_hello", "http_hello_edge", "multi_echo", "proxy"]
+SERVERS = ["discard", "count", "http_hello", "http_hello_edge", "multi_echo", "proxy", "workers_http", "chat"]
 PATIENCE = 20.0  # seconds to wait for what must come
 ON_WINE = "WINEPREFIX" in os.environ and sys.platform == "win32"
 RESET = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # for SO_LINGER: closing resets

@@ -165,6 +165,7 @@ def test_the_changelog_has_a_section_for_the_version() -> None:
         "docs/decisions.md",
         "docs/mio.md",
         "docs/threads.md",
+        "docs/tutorial.md",
         "examples/third_party_backend/README.md",
     ],
 )
