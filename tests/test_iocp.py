@@ -232,6 +232,11 @@ def kept() -> int:
     return sum(isinstance(found, kinds) for found in gc.get_objects())
 
 
+def test_a_change_of_what_was_dropped_says_that_it_is_not_there(backend: IocpBackend, pair: Ends) -> None:
+    with Poll[object](backend), pytest.raises(FileNotFoundError):
+        backend.reregister(pair[0].fileno(), Interest.READABLE, Mode.LEVEL)
+
+
 def test_closing_ends_what_is_outstanding(backend: IocpBackend, pair: Ends) -> None:
     with Poll(backend) as poll, socket.create_server(("127.0.0.1", 0)) as listener:
         poll.register(pair[0], "near")

@@ -175,7 +175,10 @@ class IocpBackend(Backend):
     def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
         kind = describe(fd)
         with self._lock:
-            socket = self._watches[fd].socket
+            watch = self._watches.get(fd)
+            if watch is None:  # it was closed when it was looked at
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            socket = watch.socket
             if self._bind(fd):  # the number means another socket by now
                 self._cancel(socket)
                 socket = _Socket(fd, kind)
