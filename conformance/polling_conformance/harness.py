@@ -402,7 +402,7 @@ def until_blocked(thread: threading.Thread) -> None:
     deadline = time.monotonic() + SIGNAL_WAIT
     last: tuple[FrameType, int, str] | None = None
     while thread.is_alive() and time.monotonic() < deadline:
-        sleep = _sleep(thread)
+        sleep = sleep_of(thread)
         frame = sys._current_frames().get(thread.ident or 0)  # the only view of another thread that Python has
         look = frame and sleep and (frame, frame.f_lasti, sleep)
         if look and look == last:
@@ -413,7 +413,7 @@ def until_blocked(thread: threading.Thread) -> None:
     raise TimeoutError(f"{thread.name} {'did not stand still' if thread.is_alive() else 'ended'} instead of blocking")
 
 
-def _sleep(thread: threading.Thread) -> str:
+def sleep_of(thread: threading.Thread) -> str:
     """Tell a sleep of *thread* from all its others, as far as the system shows them: empty while it is awake."""
     try:
         with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii", errors="replace") as file:

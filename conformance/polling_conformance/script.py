@@ -22,7 +22,7 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from polling import Event, Interest, IoSource, Poll, net
-from polling_conformance.harness import SIGNAL_WAIT, reset, until_blocked
+from polling_conformance.harness import SIGNAL_WAIT, reset, sleep_of, until_blocked
 
 __all__ = ["NAMES", "Outcome", "Waiting", "ready", "standing_alone"]
 
@@ -275,8 +275,8 @@ class Waiting:
 
 
 _DEFINED: Final = (
-    *(Outcome, read, write, urge, drain, fill, knock, accept, accept_all, ready, attempt, reset, until_blocked),
-    *(Waiting, Wrapped),
+    *(Outcome, read, write, urge, drain, fill, knock, accept, accept_all, ready, attempt, reset),
+    *(sleep_of, until_blocked, Waiting, Wrapped),
     *(tcp, net_tcp, unix, net_unix, io_unix, pipe, net_pipe, udp, net_udp, listener, net_listener, duplicate),
 )
 
