@@ -155,6 +155,15 @@ def test_what_is_silent_or_unknown_or_too_much_is_ruled_out() -> None:
         data(unix(R, Mode.LEVEL)).judge([event, event], 1)
 
 
+def test_what_a_ghost_says_of_its_number_is_not_held_against_who_has_it_next() -> None:
+    model = ghost()
+    model.made("unix", "next", "other", (model.numbers["near"], 13))
+    model.registered("next", "next's", RW, Mode.ONESHOT)
+    own, ghosts = Readiness(writable=True), Readiness(readable=True, writable=True, read_closed=True)
+    model.judge([Event[object]("next's", own), Event[object]("next's", ghosts)], 1024)
+    model.judge([Event[object]("next's", ghosts)], 1024)
+
+
 def test_wakes_come_once_and_do_come() -> None:
     model = unix(R, Mode.LEVEL)
     model.woken = True
@@ -329,7 +338,24 @@ def test_the_script_of_a_failure_shows_it_with_nothing_but_the_library(mutant: C
             course(wrong),
             [Step("make", ("io-unix", "c", "d")), Step("register", ("c", (W, Mode.ONESHOT))), Step("wait", (1024, 1))],
         )
-    script = finding.value.script
+    expect_to_run_alone(finding.value)
+
+
+def test_a_script_with_a_wait_in_a_thread_stands_alone_too(mutant: Callable[[str], type[Backend]]) -> None:
+    with pytest.raises(Finding) as finding:
+        follow(
+            course(mutant("oneshots.OneshotFiresAgain")),
+            [
+                *(Step("make", ("io-unix", "c", "d")), Step("register", ("c", (W, Mode.ONESHOT)))),
+                *(Step("during_a_wait", ("register", ("d", (R, Mode.LEVEL)))), Step("wait", (1024, 1))),
+            ],
+        )
+    assert "Waiting(" in finding.value.script
+    expect_to_run_alone(finding.value)
+
+
+def expect_to_run_alone(finding: Finding) -> None:
+    script = finding.script
     assert "polling_conformance" not in script
     shown = re.findall(r"^print\(.*\)  # (.*)$", script, re.MULTILINE)
     done = subprocess.run(
@@ -343,8 +369,8 @@ def test_the_script_of_a_failure_shows_it_with_nothing_but_the_library(mutant: C
     assert (done.stdout.splitlines(), done.stderr) == (shown, "")
     assert len(shown) >= 2
     assert script.splitlines()[-2:] == [
-        f"# expected: {finding.value.expectation}",
-        f"# observed: {finding.value.observation}",
+        f"# expected: {finding.expectation}",
+        f"# observed: {finding.observation}",
     ]
 
 

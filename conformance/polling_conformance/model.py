@@ -419,6 +419,9 @@ class Model:
                 continue
             if registration is None:
                 raise Broken(*self._reason(token), f"{event}")
+            if self.numbers[registration.name] in self.haunted:
+                self._judge_haunted(event, registration)
+                continue
             if tokens.count(token) > 1:
                 raise Broken("MRG-01", "one event for each registration in one wait", f"{batch}")
             if self._judge_event(event, registration, merged=settled and len(sources) < max_events):
@@ -432,6 +435,13 @@ class Model:
             raise Broken("WAK-09", "a wake is readable and nothing else", f"{event}")
         self.woken = False
 
+    def _judge_haunted(self, event: Event[object], registration: Registration) -> None:
+        """Judge what may be the news of a ghost that had the number: some waits report it, beside what is its own."""
+        bits = _said(event) & BITS.keys()
+        if not bits or any(not BITS[bit] & registration.interest for bit in bits):
+            raise Broken("INT-04 EVT-01", f"bits of {registration.name}'s interest, one at least", f"{event}")
+        registration.used_up(bits)
+
     def _judge_event(self, event: Event[object], registration: Registration, *, merged: bool) -> bool:
         said = _said(event)
         bits = said & BITS.keys()
@@ -444,8 +454,7 @@ class Model:
         asked = registration.interest.name
         if not bits or Verdict.NEVER in verdicts:
             raise Broken("INT-04 EVT-01", f"bits of {name}'s interest {asked}, one at least", f"{event}")
-        haunted = registration.is_ghost or self.numbers[name] in self.haunted  # a ghost's news may be taken for its own
-        if not haunted and said & registration.file.false_hints():
+        if not registration.is_ghost and said & registration.file.false_hints():
             raise Broken("EVT-04 EVT-06 EVT-14 SPU-02", f"no hint that is not true of {name}", f"{event}")
         self._judge_hints(event, registration, said & HINTS.keys())
         owed = registration.owed()
