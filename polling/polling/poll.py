@@ -447,8 +447,8 @@ class Poll(Closing, Generic[T]):
                     events = self._sort_out(events)
                     if table.stale:
                         fetch = self._bind()
+                    table.woken = {}  # from here to the caller there is no call, so no signal handler
                     if events:
-                        table.woken = {}  # from here to the caller there is no call, so no signal handler
                         return events  # type: ignore[return-value]  # _sort_out left no None
                 elif events:
                     return events  # type: ignore[return-value]  # a None comes with an alert

@@ -169,6 +169,18 @@ class UserRules(Harness):
         self.check([event.token for event in events] in ([], ["source"]), "one event or none", events)
         self.expect_silence(poll)
 
+    def test_USR_03_a_wait_that_found_nothing_has_nothing_reported_again(self, poll: Poll[object]) -> None:
+        source, other = UserSource(), UserSource()
+        poll.register(source, "source", Interest.READ_WRITE, Mode.EDGE)
+        poll.register(other, "other", READABLE, Mode.EDGE)
+        source.set(WRITABLE)
+        self.expect_events(poll, {"source": "w"})
+        source.set(READABLE)
+        source.clear(READABLE)
+        self.expect_silence(poll)
+        other.set(READABLE)
+        self.expect_events(poll, {"other": "r"})
+
     @pytest.mark.parametrize("mode", SINGLE)
     def test_USR_03_registering_anew_and_rearming_report_what_is_set(self, poll: Poll[object], mode: Mode) -> None:
         source = UserSource()
