@@ -199,9 +199,10 @@ class _Relay:
 
     def close(self) -> None:
         """End the thread, which in a forked child there is none of. Closing again does nothing."""
-        self.far.close()
-        if self._thread.ident is not None:
+        if self._thread.is_alive():
+            self.far.shutdown(socket.SHUT_WR)  # which reaches it also if another process has a copy of this end
             self._thread.join()
+        self.far.close()
         self._near.close()
 
 

@@ -159,6 +159,15 @@ class ReceivedSignalRules(Harness):
                     opened[number].close()
                 self._expect_wakeup(own)
 
+    def test_SIG_07_the_close_waits_for_no_other_process_that_has_a_copy_of_the_wakeup_descriptor(self) -> None:
+        with self._wakeup() as own:
+            with self.signals([signal.SIGTERM]) as first, self.signals([signal.SIGINT]):
+                number = signal.set_wakeup_fd(-1)
+                signal.set_wakeup_fd(number, warn_on_full_buffer=False)
+                with socket.fromfd(number, socket.AF_INET, socket.SOCK_STREAM):  # as one forked without Python has it
+                    first.close()
+            self._expect_wakeup(own)
+
     def test_SIG_07_what_others_have_set_meanwhile_is_theirs(self) -> None:
         def handler(number: int, frame: object) -> None: ...
 
