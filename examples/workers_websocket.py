@@ -103,7 +103,7 @@ class WebSocket(Protocol):
         """Answer the request that asked for all this."""
         try:
             self._websocket.initiate_upgrade_connection(list(self._request.headers), self._request.target)
-        except (RemoteProtocolError, UnicodeError):
+        except (RemoteProtocolError, h11.LocalProtocolError, UnicodeError):
             return self._refuse(400)
         next(self._websocket.events())  # it says what we know
         if not self._is_welcome():

@@ -587,6 +587,7 @@ def test_what_comes_with_the_request_is_not_lost(backend: str) -> None:
         (b"Version: 13", b"Version: 12", b"400"),
         (b"Sec-WebSocket-Key", b"X-Key", b"400"),
         (b"Host: localhost", b"Host: \xff", b"400"),
+        (b"1.1\r\nHost: localhost", b"1.0", b"400"),  # HTTP/1.0 knows no Host, and so no WebSocket
         (b"GET", b"PUT", b"200"),  # an upgrade that is not taken up, which is no error
         (b"websocket", b"h2c", b"200"),
     ],
