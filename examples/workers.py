@@ -100,7 +100,6 @@ class Server:
             again = partial(self._poll.reregister, self._listener, self._on_connection, Interest.READABLE, Mode.LEVEL)
             self._timer.set_timeout(PARKED, again)
             return
-        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection = Connection(stream, self._protocol, self._tell)
         self._connections.add(connection)
         self._poll.register(stream, partial(self._dispatch, connection), Interest.READABLE, Mode.ONESHOT)
@@ -188,6 +187,7 @@ def serve(arguments: argparse.Namespace, protocol: Callable[[Connection], Protoc
     """Serve until SIGINT or SIGTERM."""
     poll: Poll[Call] = Poll(arguments.backend)
     with poll, listen(arguments) as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # accepted sockets inherit it
         server = Server(poll, listener, protocol)
         on_signals(poll, server.stop)
         announce(poll, listener, "http://")

@@ -314,6 +314,18 @@ def test_a_server_without_descriptors_waits_for_some(backend: str) -> None:
         assert client.recv(1000).endswith(b"at last")
 
 
+def test_a_client_that_has_reset_before_it_is_accepted_harms_nobody(
+    backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EINVAL, "what macOS says of a stream that its peer has reset")
+
+    monkeypatch.setattr(TcpStream, "setsockopt", refuse)
+    with serving(backend, http()) as address, dial(address) as client:
+        client.sendall(post(b"served"))
+        assert client.recv(1000).endswith(b"served")
+
+
 def test_the_listener_sleeps_when_all_rest_and_when_all_work(backend: str) -> None:
     waits = []
     begun, end = Event(), Event()
