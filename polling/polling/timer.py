@@ -139,7 +139,8 @@ class Timer(UserSource, Generic[T]):
             states = [state for _, state in taken]
         except BaseException:  # a signal handler's
             for entry, state in taken:
-                entry[_STATE] = state
+                if entry[_EVERY] is None:  # what is repeated has its state still, unless it was cancelled
+                    entry[_STATE] = state
             self._set(1)
             raise
         # From here on there is no call.

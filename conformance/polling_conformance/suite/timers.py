@@ -370,6 +370,23 @@ class TimerRules(Harness):
 
         at_each_step(scene, self.make_poll(), self.timer())
 
+    def test_TIM_06_what_a_handler_cancels_before_it_raises_does_not_come_back(self) -> None:
+        def scene(interrupt: Interrupter) -> None:
+            timer = self.timer()
+            repeated = timer.set_timeout(0, "r", every=1000)
+            timer.set_timeout(0, "a")
+
+            def handler() -> None:
+                self.check(repeated.cancel(), "True: it was pending", "False")
+                strike()
+
+            outcome = interrupt(timer.expired, handler)
+            if outcome.error:
+                self._expect_states(timer, ["a"])
+                self.check(not repeated.cancel(), "it is over", f"it is pending again; {outcome}")
+
+        at_each_step(scene, self.make_poll(), self.timer())
+
     # -- words ---------------------------------------------------------------------------------------------------
 
     def _expect_timer(self, events: list[Event[object]]) -> None:
