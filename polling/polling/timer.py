@@ -175,11 +175,13 @@ class Timer(UserSource, Generic[T]):
 
     def _is_due(self, now: float) -> bool:
         with self._lock:
-            heap = self._heap
-            while heap and heap[0][_STATE] is _OVER:
+            while True:
+                # From here to the end of a turn there is one call, as above: what is on top now may be new.
+                heap = self._heap
+                if not heap or heap[0][_STATE] is not _OVER:
+                    break
                 self._cancelled -= 1
                 heappop(heap)
-                heap = self._heap
             if self._due or (heap and heap[0][_DEADLINE] <= now):
                 return True
             self._deadline = heap[0][_DEADLINE] if heap else NEVER  # it was of one that is cancelled

@@ -370,6 +370,21 @@ class TimerRules(Harness):
 
         at_each_step(scene, self.make_poll(), self.timer())
 
+    def test_TIM_06_a_timeout_set_at_any_step_of_a_wait_is_kept(self) -> None:
+        def scene(interrupt: Interrupter) -> None:
+            with self.new_poll() as poll:
+                timer = self.timer()
+                poll.register(timer, "timer")
+                for seconds in 0, 0, 1000, 1000:
+                    timer.set_timeout(seconds, "cancelled").cancel()
+                outcome = interrupt(lambda: poll.poll(0), lambda: timer.set_timeout(0, "new"))
+                if outcome.where:
+                    self._expect_timer(outcome.returned or poll.poll(SIGNAL_WAIT))
+                    states = timer.expired()
+                    self.check(states == ["new"], "the new one", f"{states}; {outcome}")
+
+        at_each_step(scene, self.make_poll(), self.timer())
+
     def test_TIM_06_what_a_handler_cancels_before_it_raises_does_not_come_back(self) -> None:
         def scene(interrupt: Interrupter) -> None:
             timer = self.timer()
