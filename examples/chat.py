@@ -178,7 +178,7 @@ def pages(folder: Path) -> Application:
 def chat(names: Container[str | None]) -> Callable[[Connection], Protocol]:
     """Make a room, and what lets clients into it."""
     upgrade = partial(WebSocket, session=partial(Member, Room()), names=names, limit=MESSAGE)
-    return partial(Http, application=pages(Path(__file__).parent), upgrade=upgrade)
+    return partial(Http, application=pages(Path(__file__).parent), upgrade=upgrade, limit=0)
 
 
 def main() -> None:

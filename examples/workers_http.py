@@ -24,7 +24,7 @@ import h11
 from workers import serve, worker_options
 from workers_connection import Connection, Protocol
 
-BODY = 16 << 20  # bytes that a request may bring
+BODY = 16 << 20  # bytes that a request may bring, unless told otherwise
 TEXT = ("Content-Type", "text/plain; charset=utf-8")
 
 
@@ -56,10 +56,13 @@ class Http(Protocol):
 
     patience = 60.0
 
-    def __init__(self, connection: Connection, *, application: Application, upgrade: Upgrade | None = None) -> None:
+    def __init__(
+        self, connection: Connection, *, application: Application, upgrade: Upgrade | None = None, limit: int = BODY
+    ) -> None:
         self._connection = connection
         self._application = application
         self._upgrade = upgrade
+        self._limit = limit
         self._h11 = h11.Connection(h11.SERVER)
         self._head: h11.Request | None = None  # of the request at hand, and its body
         self._body = bytearray()
@@ -78,7 +81,7 @@ class Http(Protocol):
                 self._head = event
             elif isinstance(event, h11.Data):
                 self._body += event.data
-                if len(self._body) > BODY:
+                if len(self._body) > self._limit:
                     return self._send(_plain(HTTPStatus.REQUEST_ENTITY_TOO_LARGE), last=True)
             elif isinstance(event, h11.EndOfMessage) and self._head is not None:
                 return self._reply(self._head)

@@ -198,6 +198,13 @@ def test_there_is_nothing_but_the_page(address: tuple[str, int], method: str, pa
     assert (response.status, bool(response.read())) == (status, method != "HEAD")
 
 
+def test_there_is_nowhere_to_put_a_body(address: tuple[str, int]) -> None:
+    client = HTTPConnection(*address, timeout=PATIENCE)
+    client.request("POST", "/", b"x", {"Connection": "close"})
+    assert client.getresponse().status == 413
+    client.close()
+
+
 def test_a_page_from_elsewhere_cannot_join(address: tuple[str, int]) -> None:
     with socket.create_connection(address, timeout=PATIENCE) as client:
         client.sendall(
