@@ -48,6 +48,8 @@ def listen(arguments: argparse.Namespace, *, reuse_port: bool = False) -> TcpLis
 def announce(poll: Poll[T], listener: TcpListener, scheme: str = "") -> None:
     """Tell people, and programs that started this one, where it listens."""
     host, port = listener.getsockname()[:2]
+    if ":" in host:
+        host = f"[{host}]"  # of IPv6
     print(f"listening on {scheme}{host}:{port} (backend {poll.backend.name})", flush=True)
 
 

@@ -20,6 +20,7 @@ from select import select
 import drive
 import proxy
 import pytest
+from serving import announce
 
 import polling
 from polling.net import TcpListener
@@ -254,6 +255,15 @@ def test_a_server_that_cannot_start_says_why_in_a_line(
     assert said.format(taken=taken) in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
     assert (done.stdout, done.returncode > 0) == ("", True)
+
+
+def test_a_server_on_ipv6_says_where_as_browsers_write_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(TcpListener, "getsockname", lambda _: ("::1", 8080, 0, 0))  # which not every machine has
+    with polling.Poll[None]() as poll, TcpListener.open(("127.0.0.1", 0)) as listener:
+        announce(poll, listener, "http://")
+    assert capsys.readouterr().out.startswith("listening on http://[::1]:8080 (")
 
 
 @pytest.mark.parametrize("script", sorted(EXAMPLES.glob("*.py")), ids=lambda script: script.stem)
