@@ -90,6 +90,14 @@ def test_the_next_socket_under_the_number_is_not_bound(port: EmulatedPort) -> No
         assert port.attach(number)
 
 
+def test_a_receive_on_a_socket_that_is_bound_to_another_port_is_misuse(port: EmulatedPort, pair: Pair) -> None:
+    other = EmulatedPort()
+    assert other.attach(pair[0].fileno())
+    with pytest.raises(Misuse, match="another port"):
+        begun(port, pair[0])
+    other.close({})
+
+
 # -- operations ------------------------------------------------------------------------------------------
 
 

@@ -16,10 +16,10 @@ and changed, on every machine. What it keeps of the documentation of Windows:
   * The operations of a socket that was closed end with error 995: here when the port looks next.
   * A packet whose address is 0 makes ``get`` raise.
 
-What corrupts memory on Windows, or makes one packet look like another, raises ``Misuse`` here: to let go of an
-operation before its packet was fetched, to begin it twice, to have two of a kind outstanding on one socket. An
-address is given to the next operation as soon as nobody has the former one any more, the last one first, as
-allocators do.
+What corrupts memory on Windows, or makes a packet look like another or go to another port, raises ``Misuse`` here: to
+let go of an operation before its packet was fetched, to begin it twice, to have two of a kind outstanding on one
+socket, to receive on a socket that is bound to another port. An address is given to the next operation as soon as
+nobody has the former one any more, the last one first, as allocators do.
 
 Three differences remain. A receive does not stay pending after an own ``shutdown`` of receiving. The operations of a
 socket that is closed while a duplicate lives end, as poll(2) knows numbers only. And nothing ends while nobody is in
@@ -139,9 +139,9 @@ class _Allocation(weakref.ref[_Memory]):
     address: int
 
 
-_BOUND: Final[set[object]] = set()
+_BOUND: Final[dict[object, object]] = {}
 _BOUND_AT: Final[dict[int, object]] = {}
-"""Sockets that are bound to a port, and by number, so that a closed one is forgotten when its number is bound."""
+"""Sockets that are bound, with the mark of their port, and by number: a closed one is forgotten when that is bound."""
 
 
 class EmulatedPort:
@@ -155,6 +155,7 @@ class EmulatedPort:
         return None if hasattr(select, "poll") else "this system has no poll(2) to emulate a completion port by"
 
     def __init__(self) -> None:
+        self._mark: Final = object()
         self._bell: Doorbell | None = Doorbell()
         self.numbers: Final = self._bell.fds
         self._poll = _open_poll()
@@ -172,13 +173,12 @@ class EmulatedPort:
     def attach(self, fd: int) -> bool:
         if self._bell is None:  # closed by a signal handler, in the midst of a call
             return False
-        status = os.fstat(fd)
-        identity = (status.st_dev, status.st_ino) if status.st_ino else fd  # macOS gives sockets no inode
+        identity = _identity(fd)
         if identity in _BOUND:
             return False
-        _BOUND.discard(_BOUND_AT.get(fd))
+        _BOUND.pop(_BOUND_AT.get(fd), None)
         _BOUND_AT[fd] = identity
-        _BOUND.add(identity)
+        _BOUND[identity] = self._mark
         return True
 
     def receive(self, fd: int, peek: bool, owner: object) -> Operation:
@@ -239,7 +239,19 @@ class EmulatedPort:
                 return False
             request.ending = MORE_DATA
         request.eats = kind is Kind.DATAGRAM and not request.peek
-        return kind is Kind.STREAM or kind is Kind.DATAGRAM
+        if kind is not Kind.STREAM and kind is not Kind.DATAGRAM:
+            return False
+        if self._is_bound_elsewhere(request.fd):
+            raise Misuse(f"descriptor {request.fd} is bound to another port, and so its packets go there")
+        return True
+
+    def _is_bound_elsewhere(self, fd: int) -> bool:
+        try:
+            return _BOUND.get(_identity(fd), self._mark) is not self._mark
+        except OSError as error:
+            if error.errno is None:
+                raise  # a signal handler's
+            return False  # closed
 
     def cancel(self, operation: Operation) -> None:
         assert isinstance(operation, _Memory)
@@ -346,6 +358,16 @@ class EmulatedPort:
     def abandon(self) -> None:
         # Closing the child's numbers takes nothing from the parent, whose own numbers keep the bell open.
         self.close({})
+
+
+def _identity(fd: int) -> object:
+    """Say what open socket a number means.
+
+    Raises:
+        OSError: EBADF: it is closed.
+    """
+    status = os.fstat(fd)
+    return (status.st_dev, status.st_ino) if status.st_ino else fd  # macOS gives sockets no inode
 
 
 def _take_one(fd: int) -> None:

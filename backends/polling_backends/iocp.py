@@ -93,6 +93,12 @@ FUTILE: Final = 3
 READINESS: Final = tuple(Readiness(readable=bool(bits & READ), writable=bool(bits & WRITE)) for bits in range(4))
 """By bits."""
 
+_BOUND_TO: Final[dict[int, object]] = {}
+"""By number: the mark of the one of our ports to which a socket of that number was bound last.
+
+Not in the books of each, since the next socket under a number may be bound to another one, which does not say so.
+"""
+
 _open_port: Callable[[], CompletionPort]
 if sys.platform == "win32":
     _open_port, _unavailable_reason = WindowsPort, WindowsPort.unavailable_reason
@@ -144,7 +150,7 @@ class IocpBackend(Backend):
         self._internal = port.numbers
         self._lock = RLock()  # guards what follows, up to the notes; a leaf: nothing that waits is called under it
         self._watches: dict[int, _Watch] = {}
-        self._attached: set[int] = set()  # numbers that were bound to this port, and may have been closed since
+        self._mark: Final = object()  # which port this is, in _BOUND_TO
         self._operations: dict[int, Operation] = {}  # whose packet was not fetched yet, by address
         self._hot: dict[int, _Watch] = {}  # to be looked at, by number, those first that were not served for longest
         self._notes: deque[tuple[int, _Watch, Interest]] = deque()  # what to arm again
@@ -202,10 +208,13 @@ class IocpBackend(Backend):
             self._kick()
 
     def _bind(self, fd: int) -> bool:
-        """Bind a socket to the port; false if it is bound already, which by ``_attached`` is to this one."""
+        """Bind a socket to the port; false if it is bound already."""
+        former = _BOUND_TO.pop(fd, None)  # cut off by a signal handler, this leaves it unknown, and so to a watch
         bound = self._port.attach(fd)
         if bound:
-            self._attached.add(fd)
+            _BOUND_TO[fd] = self._mark
+        elif former is not None:
+            _BOUND_TO[fd] = former
         return bound
 
     def _install(self, watch: _Watch) -> None:
@@ -357,7 +366,7 @@ class IocpBackend(Backend):
             receives = (
                 bit == READ
                 and socket.kind in (Kind.STREAM, Kind.DATAGRAM)
-                and socket.fd in self._attached
+                and _BOUND_TO.get(socket.fd) is self._mark
                 and socket.futile < FUTILE
             )
             operation = self._prepare(socket, bit, receives)
@@ -385,7 +394,7 @@ class IocpBackend(Backend):
         """Forget a closed number, unless it was opened anew since it was looked at."""
         if describe_if_open(watch.fd) is None:
             self.deregister(watch.fd)
-            self._attached.discard(watch.fd)
+            _BOUND_TO.pop(watch.fd, None)
 
     # -- the rest --------------------------------------------------------------------------------------
 
