@@ -37,7 +37,7 @@ and if it was dropped just before, the kernel looks again.
 that there was no such filter: it was not asked for, or was a oneshot and has fired, or the number means another file
 by now. EBADF means that the number is closed, and its filters are gone with it. If one cannot be added, those that
 were deleted are added again: the receipts tell which were armed, and a oneshot that had fired stays silent. Should the
-kernel have no memory for these either, they are added before the next wait.
+kernel have no memory for these either, or for a oneshot that is armed again, they are left to ``waiter``.
 
 *A pipe without a reader* can be written to at any time, which fails. Instead of reporting that, FreeBSD refuses to add
 a filter for writing, with EPIPE, and one that was there reports EV_EOF once more and is gone, in whatever mode. (macOS
@@ -46,9 +46,10 @@ pipes are two-way there, and this one is over in both. So it stands in for the o
 that this must be done, it is left to ``waiter``, while nobody else changes anything.
 
 *What is left to ``waiter``* is rung for, which ends a wait in progress and has the kqueue readable for who watches it;
-and a wait that begins before does nothing but ask for ``waiter``, so that its batch lacks nothing. By then the number
-may have been registered anew, which is known by the entry in the books being another one; or closed and given to a
-file that nobody registered, which ``fstat`` tells.
+and a wait that begins before does nothing but ask for ``waiter``, so that its batch lacks nothing. What there is no
+memory for by then either is tried again whenever ``waiter`` is asked for. By then the number may have been registered
+anew, which is known by the entry in the books being another one; or closed and given to a file that nobody registered,
+which ``fstat`` tells.
 
 *Signals.* A handler may raise at any call. So what was fetched is kept in ``_fetched`` until the batch that was made of
 it is the caller's; the kernel's answer gets there, and the batch to the caller, without a call in between. What is
@@ -179,8 +180,8 @@ class KqueueBackend(Backend):
         self._shots: set[int] = set()  # those of them that are oneshots
         self._spent: set[int] = set()  # those of these that have fired since they were armed
         self._readerless: set[int] = set()  # pipes whose filter for reading stands in for the one for writing
-        self._lapsed: list[tuple[int, Sequence[int], Asked]] = []  # what is left to waiter: filters of a number, to add
-        self._is_due = False  # it has not been tried yet
+        self._lapsed: dict[int, tuple[Sequence[int], Asked]] = {}  # what is left to waiter: filters of a number, to add
+        self._is_due = False  # some of it has not been tried yet
         self.unfinished = self._lapsed
         self._fetched: list[Kevent] = []  # what the kernel gave to a wait that has not yet handed it out
 
@@ -212,9 +213,8 @@ class KqueueBackend(Backend):
                 self._spent.add(fd)
             _put(fd, self._readerless, was_readerless)
             _put(fd, self._both, was_both)
-            former = self._watched.get(fd, UNKNOWN)
-            if errno.ENOMEM in self._change([*_deleting(fd), *_adding(fd, was_armed, former[1])]):
-                self._leave_to_waiter(fd, was_armed, former)
+            self._change(_deleting(fd))
+            self._add(fd, was_armed, self._watched.get(fd, UNKNOWN))
             failure = errno.EPERM if failure in UNWATCHABLE else failure
             raise OSError(failure, os.strerror(failure))
         self._watched[fd] = filters, flags
@@ -229,12 +229,13 @@ class KqueueBackend(Backend):
             numbers.discard(fd)
 
     def rearm(self, fd: int, interest: Interest) -> None:
-        filters, flags = self._watched.get(fd, UNKNOWN)
-        again = [which for which in FILTERS[interest] if which in filters]
+        asked = self._watched.get(fd, UNKNOWN)
+        again = [which for which in FILTERS[interest] if which in asked[0]]
         if again:
             self._spent.discard(fd)
+            self._lapsed.pop(fd, None)
             try:
-                self._change(_adding(fd, again, flags))  # EBADF: closed, and nothing to look at
+                self._add(fd, again, asked)  # EBADF: closed, and nothing to look at
             except ValueError:
                 if self._ring is not None:
                     raise  # by the handler of a signal; else one has closed the poll just now
@@ -244,11 +245,10 @@ class KqueueBackend(Backend):
             if fd not in self._spent and self._is_same(fd):
                 self.rearm(fd, Interest.READ_WRITE)
         self._fetched = []
-        for lapse in [*self._lapsed]:
-            fd, filters, former = lapse
-            is_stale = self._watched.get(fd) is not former or not self._is_same(fd)
-            if is_stale or errno.ENOMEM not in self._change(_adding(fd, filters, former[1])):
-                self._lapsed.remove(lapse)
+        for fd, (filters, asked) in [*self._lapsed.items()]:
+            is_stale = self._watched.get(fd) is not asked or not self._is_same(fd)
+            if is_stale or errno.ENOMEM not in self._change(_adding(fd, filters, asked[1])):
+                self._lapsed.pop(fd, None)
         self._is_due = False
         return self._wait
 
@@ -351,8 +351,13 @@ class KqueueBackend(Backend):
         except OSError:
             return False
 
+    def _add(self, fd: int, filters: Sequence[int], asked: Asked) -> None:
+        """Add filters of a registration, or leave it to ``waiter`` if the kernel has no memory for them."""
+        if errno.ENOMEM in self._change(_adding(fd, filters, asked[1])):
+            self._leave_to_waiter(fd, filters, asked)
+
     def _leave_to_waiter(self, fd: int, filters: Sequence[int], asked: Asked) -> None:
-        self._lapsed.append((fd, filters, asked))
+        self._lapsed[fd] = filters, asked
         self._is_due = True
         self.wake()
 
