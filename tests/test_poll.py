@@ -8,14 +8,26 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Client, Listener
 
 import pytest
 
-from polling import Event, Interest, InvalidSourceError, Mode, NotRegisteredError, Poll, Readiness, available_backends
+from polling import (
+    Event,
+    Interest,
+    InvalidSourceError,
+    Mode,
+    NotRegisteredError,
+    Poll,
+    Readiness,
+    Waker,
+    available_backends,
+)
+from polling.backend import Pair, Wait
 from polling.net import TcpListener, TcpStream, UdpSocket
+from polling_backends.poll import PollBackend
 from polling_conformance.harness import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
@@ -52,6 +64,46 @@ def maybe_waiting(poll: Poll[object], during_a_wait: bool) -> Iterator[None]:
         table.fetch = None
     yield
     table.fetch = fetch
+
+
+class Asking(PollBackend):
+    """Counts how often it is asked for its waiter, and has that happen when it is told to."""
+
+    asked = 0
+    asks = False
+
+    def waiter(self) -> Wait:
+        self.asked += 1
+        self.asks = False
+        wait = super().waiter()
+
+        def waiting(timeout: float | None, max_events: int) -> Sequence[Pair]:
+            if self.asks:
+                raise StopIteration
+            return wait(timeout, max_events)
+
+        return waiting
+
+
+@pytest.mark.skipif(PollBackend.unavailable_reason() is not None, reason="this system has no poll(2)")
+def test_a_wait_that_asks_for_the_waiter_has_it_asked_for_and_a_wake_has_not(sockets: Sockets) -> None:
+    near, far = sockets
+    backend = Asking()
+    with Poll[object](backend) as poll:
+        waker = Waker(poll, "waker")
+        poll.register(near, "near")
+        for _ in range(3):
+            waker.wake()
+            assert tokens(poll.poll()) == ["waker"]
+        assert backend.asked == 1
+        backend.asks = True
+        far.send(b"x")
+        assert tokens(poll.poll()) == ["near"]
+        assert backend.asked == 2
+        near.recv(1)
+        backend.asks = True
+        assert poll.poll(0) == []
+        assert backend.asked == 3
 
 
 @pytest.mark.parametrize("during_a_wait", [False, True])

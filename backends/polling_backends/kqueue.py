@@ -182,7 +182,6 @@ class KqueueBackend(Backend):
         self._readerless: set[int] = set()  # pipes whose filter for reading stands in for the one for writing
         self._lapsed: dict[int, tuple[Sequence[int], Asked]] = {}  # what is left to waiter: filters of a number, to add
         self._is_due = False  # some of it has not been tried yet
-        self.unfinished = self._lapsed
         self._fetched: list[Kevent] = []  # what the kernel gave to a wait that has not yet handed it out
 
     def _open_kernel(self) -> Kernel:
@@ -254,7 +253,7 @@ class KqueueBackend(Backend):
 
     def _wait(self, timeout: float | None, max_events: int) -> Sequence[Pair]:
         if self._is_due:
-            return [(self._internal[0], CAN_READ)]  # as if the bell had been heard
+            raise StopIteration  # for ``waiter``
         for answer in starmap(self._control, (((), max_events, timeout),)):
             self._fetched = answer
         if not self._both:

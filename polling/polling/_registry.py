@@ -168,8 +168,6 @@ class Table(dict["Pair", "Event[Any] | None"]):
         """Make the event for a pair not seen before, or say why there is none: None and an alert."""
         if pair[0] in self.own:  # the doorbell, which a backend may ring for itself, too
             self.alert = self.gaps = True
-            if self.backend.unfinished:
-                self.stale = True
             return None
         fd, bits = pair
         with self.lock:

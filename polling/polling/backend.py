@@ -124,10 +124,6 @@ class Backend(ABC):
     """Whether the facility itself forgets a descriptor that is closed, and takes a re-used number for
     what it is. Where not, ``Poll`` asks each ready source whether it is still what was registered."""
 
-    unfinished: Collection[object] = ()
-    """What it has left for ``waiter`` to do. While there is something, ``waiter`` is asked for again after each
-    wake; so a backend that leaves something there rings its own bell, by ``wake``."""
-
     @classmethod
     def unavailable_reason(cls) -> str | None:
         """Say in a phrase why this backend cannot run on this machine; ``None`` if it can.
@@ -189,8 +185,8 @@ class Backend(ABC):
         """Give the function that waits; the waiting thread asks before its first wait, and every so often.
 
         It asks again after an event that is nobody's, after a removal that met nothing to remove, after an exception,
-        after some hundred waits, and after a wake while something is ``unfinished``. So this is where a backend may
-        set its house in order between two waits.
+        after some hundred waits, and when the function raises StopIteration instead of waiting. So this is where a
+        backend may set its house in order between two waits, while nobody registers.
 
         The function takes a timeout in seconds (``None``: no limit; 0: do not block; at most 2,000,000;
         rounded up to the facility's grain, never down) and the largest number of pairs to return
