@@ -381,6 +381,26 @@ def test_an_exception_at_any_step_of_bringing_events_together_costs_none(limit: 
         assert at_each_step(scene, probe) > 10
 
 
+@on_linux
+def test_a_handler_that_changes_what_is_being_armed_leaves_no_filter_of_the_former_interest(sockets: Sockets) -> None:
+    near, _ = sockets
+
+    def scene(interrupt: Interrupter) -> None:
+        backend = OnFreeBSD()
+        with Poll[object](backend) as poll:
+            poll.register(near, "former", Interest.READ_WRITE)
+            outcome = interrupt(
+                lambda: poll.rearm(near), lambda: poll.reregister(near, "new", Interest.READABLE, Mode.LEVEL)
+            )
+            is_changed = outcome.where is not None
+            assert bool(poll.poll(0)) != is_changed, outcome
+            is_armed = (near.fileno(), WRITE) in backend._model._knotes
+            assert is_armed != is_changed, f"each wait will spin, after {outcome}"
+
+    with Poll[object](OnFreeBSD) as probe:
+        assert at_each_step(scene, probe) > 5
+
+
 @contextmanager
 def another_file_under(number: int) -> Generator[Callable[[], None]]:
     """Put what is nobody's under a number that was closed. Gives what makes it ready in both directions."""

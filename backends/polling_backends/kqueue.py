@@ -213,7 +213,7 @@ class KqueueBackend(Backend):
             _put(fd, self._readerless, was_readerless)
             _put(fd, self._both, was_both)
             self._change(_deleting(fd))
-            self._add(fd, was_armed, self._watched.get(fd, UNKNOWN))
+            self._add_sometime(fd, was_armed, self._watched.get(fd, UNKNOWN))
             failure = errno.EPERM if failure in UNWATCHABLE else failure
             raise OSError(failure, os.strerror(failure))
         self._watched[fd] = filters, flags
@@ -234,7 +234,7 @@ class KqueueBackend(Backend):
             self._spent.discard(fd)
             self._lapsed.pop(fd, None)
             try:
-                self._add(fd, again, asked)  # EBADF: closed, and nothing to look at
+                self._add_sometime(fd, again, asked)  # EBADF: closed, and nothing to look at
             except ValueError:
                 if self._ring is not None:
                     raise  # by the handler of a signal; else one has closed the poll just now
@@ -246,7 +246,7 @@ class KqueueBackend(Backend):
         self._fetched = []
         for fd, (filters, asked) in [*self._lapsed.items()]:
             is_stale = self._watched.get(fd) is not asked or not self._is_same(fd)
-            if is_stale or errno.ENOMEM not in self._change(_adding(fd, filters, asked[1])):
+            if is_stale or self._add(fd, filters, asked):
                 self._lapsed.pop(fd, None)
         self._is_due = False
         return self._wait
@@ -350,9 +350,16 @@ class KqueueBackend(Backend):
         except OSError:
             return False
 
-    def _add(self, fd: int, filters: Sequence[int], asked: Asked) -> None:
-        """Add filters of a registration, or leave it to ``waiter`` if the kernel has no memory for them."""
-        if errno.ENOMEM in self._change(_adding(fd, filters, asked[1])):
+    def _add(self, fd: int, filters: Sequence[int], asked: Asked) -> bool:
+        """Add filters of a registration; false if the kernel has no memory for them."""
+        errors = self._change(_adding(fd, filters, asked[1]))
+        now = self._watched.get(fd, UNKNOWN)
+        if now is not asked:  # changed meanwhile, by the handler of a signal
+            self._change(_deleting(fd, [which for which in filters if which not in now[0]]))
+        return errno.ENOMEM not in errors
+
+    def _add_sometime(self, fd: int, filters: Sequence[int], asked: Asked) -> None:
+        if not self._add(fd, filters, asked):
             self._leave_to_waiter(fd, filters, asked)
 
     def _leave_to_waiter(self, fd: int, filters: Sequence[int], asked: Asked) -> None:
@@ -370,8 +377,8 @@ def _adding(fd: int, filters: Collection[int], flags: int) -> list[Kevent]:
     return [(fd, which, flags, 0, 0) for which in filters]
 
 
-def _deleting(fd: int) -> list[Kevent]:
-    return [(fd, which, DELETE | RECEIPT, 0, 0) for which in BOTH]
+def _deleting(fd: int, filters: Collection[int] = BOTH) -> list[Kevent]:
+    return [(fd, which, DELETE | RECEIPT, 0, 0) for which in filters]
 
 
 def _put(fd: int, numbers: set[int], belongs: bool) -> None:
