@@ -43,7 +43,7 @@ class PacketsAreBelieved(IocpBackend):
 class CancelledIsReported(IocpBackend):
     """The packet of a cancelled operation is taken for one of whoever has the number next."""
 
-    breaks = ("REG-16",)
+    breaks = ("REG-16", "WIN-02")
     open_port = _Believing
     _port: _Believing
 
@@ -64,6 +64,27 @@ class CancelledIsForgotten(IocpBackend):
         for operation in socket.operations.values():
             self._operations.pop(operation.address, None)
         socket.operations.clear()
+
+
+class OneCancelsAll(IocpBackend):
+    """To cancel an operation ends those of all sockets, and only the one that was meant is begun again."""
+
+    breaks = ("WIN-01",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ended_along: set[int] = set()
+
+    def _cancel(self, socket: _Socket) -> None:
+        super()._cancel(socket)
+        for operation in self._operations.values():
+            if operation.owner is not socket:
+                self._ended_along.add(operation.address)
+                self._port.cancel(operation)
+
+    def _heat(self, operation: Operation) -> None:
+        if operation.address not in self._ended_along:
+            super()._heat(operation)
 
 
 class _Eating(EmulatedPort):

@@ -114,7 +114,7 @@ class _Breaking(Front):
 class ChangeEndsTheWait(_Breaking):
     """A wait that has to begin again, for a change by another thread, ends empty-handed instead."""
 
-    breaks = ("REG-19", "TMO-09")
+    breaks = ("REG-19", "TMO-09", "WIN-02")
     on = PollBackend
 
     def poll(self, timeout: float | None = None, max_events: int = 1024) -> list[Event[object]]:

@@ -1,4 +1,4 @@
-"""SRC, UDP: kinds of source, and which of them every backend takes or refuses."""
+"""SRC, UDP, WIN: kinds of source, which of them every backend takes or refuses, and what they share."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from itertools import product
 
 import pytest
 
-from polling import Capability, Interest, Mode, NotRegisteredError, Poll, UnsupportedSourceError, net
-from polling_conformance.harness import SILENCE, Descriptor, drain, recv, send
+from polling import Capability, Interest, Mode, NotRegisteredError, Poll, UnsupportedSourceError, Waker, net
+from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Descriptor, drain, fill, recv, send
 from polling_conformance.situations import Situations, stuff
 
 __all__ = ["SourceRules"]
@@ -204,7 +206,70 @@ class SourceRules(Situations):
             for sock in sources.values():
                 poll.deregister(sock)
 
+    # -- what a backend does for several sources at once, or has begun for one --------------------------------
+
+    @pytest.mark.parametrize("news", ["data", "room", "connections"])
+    def test_WIN_01_the_others_are_reported_whatever_becomes_of_one(self, poll: Poll[object], news: str) -> None:
+        interest = Interest.WRITABLE if news == "room" else Interest.READABLE
+        sources: list[socket.socket] = []
+        happen: list[Callable[[], object]] = []
+        for _ in range(6):
+            if news == "connections":
+                source = self.listener()
+                happen.append(partial(self._knock, source.getsockname()))
+            else:
+                source, far = self.tcp_pair()
+                if news == "room":
+                    fill(source)
+                happen.append(partial(drain, far) if news == "room" else partial(send, far, b"x"))
+            sources.append(source)
+            poll.register(source, len(sources), interest)
+        self.expect_silence(poll)  # by now whatever waits for them has begun, also if one thing waits for all
+        deregistered, parked, again, closed, *_ = sources
+        poll.deregister(deregistered)
+        poll.reregister(parked, "parked", Interest.NONE, Mode.LEVEL)
+        poll.deregister(again)
+        poll.register(again, "again", interest)
+        for source, make in zip(sources, happen, strict=True):
+            if source is closed:
+                source.close()
+            else:
+                make()
+        self.expect_events(poll, dict.fromkeys(["again", 5, 6], "w" if news == "room" else "r"))
+
+    @pytest.mark.parametrize("change", ["deregistered", "parked", "registered anew", "closed"])
+    def test_WIN_02_what_is_called_off_is_no_event_and_ends_no_wait(self, poll: Poll[object], change: str) -> None:
+        waker = Waker(poll, "waker")
+        for waits in False, True:
+            near, _ = self.tcp_pair()
+            poll.register(near, "near")
+            self.expect_silence(poll)  # by now what waits for data has begun
+            waiter = self.in_thread(poll.poll, SIGNAL_WAIT).blocked() if waits else None
+            if change == "closed":
+                near.close()
+            elif change == "parked":
+                poll.reregister(near, "near", Interest.NONE, Mode.LEVEL)
+            else:
+                poll.deregister(near)
+            if change == "registered anew":
+                poll.register(near, "near")
+            if waiter is None:
+                self.expect_silence(poll)
+                continue
+            waiter.thread.join(SILENCE)
+            waker.wake()
+            events = waiter.result()
+            self.check(
+                [event.token for event in events] == ["waker"],
+                "a wait that goes on until it is woken",
+                f"it ends with {events}",
+                unasked=bool(events),
+            )
+
     # -- helpers -------------------------------------------------------------------------------------------
+
+    def _knock(self, address: tuple[str, int]) -> None:
+        self._keep(socket.create_connection(address, timeout=SIGNAL_WAIT))
 
     def _open(self, path: str, flags: int = os.O_RDONLY) -> Descriptor:
         source = Descriptor(os.open(path, flags))
