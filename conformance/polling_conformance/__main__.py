@@ -128,10 +128,18 @@ def _available() -> list[str]:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """End on SIGTERM as on SIGINT, also where that was ignored: what was started is ended, too."""
-    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    """End on SIGTERM, and when the terminal is closed, as on SIGINT: what was started is ended, too.
+
+    SIGINT and SIGTERM end it also where they were ignored, as in a shell's background; SIGHUP does not, for ``nohup``.
+    """
+    hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+    others = [signal.SIGTERM]
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        others.append(hangup)
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, *others)]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    for number in others:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         yield
     finally:
