@@ -73,6 +73,11 @@ class TestSkipping(BackendConformance):
     test_LVL_02_thorough = lambda self: self.check(THOROUGH, "to be thorough", THOROUGH)
     _test_name = ""
 
+class TestMore(BackendConformance):
+    backend = Right
+    def test_mine_holds(self):
+        self.check(False, "more than the contract", "no more")
+
 class Abstract(Backend):
     name = "abstract"
     capabilities = Capability.PIPES
@@ -477,6 +482,19 @@ def test_a_verdict_counts_what_was_left_out_of_a_rule_that_passes() -> None:
 def test_tests_of_an_authors_own_are_not_asked_of_others() -> None:
     assert judge("mine", [], 0, None, smoke_failed=False).state is State.NOT_APPLICABLE
     assert judge("mine", [], 0, None, smoke_failed=True).state is State.NOT_RUN
+
+
+def test_a_test_of_an_authors_own_is_run_again_by_the_command_that_its_failure_names(project: Path) -> None:
+    ended = run("mine:TestMore", "mine:Right", "--rules", "mine", "--json", "out.json")
+    assert ended.returncode == 1, ended.stderr
+    assert states(project / "out.json") == {
+        "mine:TestMore": {SMOKE: "pass", "mine": "fail"},
+        "mine:Right": {SMOKE: "pass", "mine": "not applicable"},
+    }
+    assert "\n    again:    polling-conformance mine:TestMore --rules mine\n" in ended.stdout
+    ended = run("mine:Right", "--rules", "mine")
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert "there is no rule 'mine'" in ended.stderr
 
 
 def test_a_rule_says_itself_why_it_is_not_tested() -> None:

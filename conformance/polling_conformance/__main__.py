@@ -62,7 +62,6 @@ def _run(arguments: argparse.Namespace) -> int:
         time_scale()
     except ValueError as error:
         raise Refusal(str(error)) from error
-    rows = _rows(arguments.rules, tested)
     known = _known(arguments.known)
     forms: dict[str, Callable[[Report], str]] = {"html": Report.html, "json": Report.json, "junit": Report.junit}
     paths: dict[str, Path] = {form: path for form in forms if (path := getattr(arguments, form)) is not None}
@@ -78,10 +77,13 @@ def _run(arguments: argparse.Namespace) -> int:
         shown.extend(rows)
         return Matrix(out, targets, rows).tell
 
+    def choose(own: Sequence[str]) -> Sequence[str]:
+        return _rows(arguments.rules, [*tested, *own])
+
     with _terminable():
-        conclusions = asyncio.run(check(targets, rows, known, thorough=arguments.thorough, begin=begin))
+        conclusions = asyncio.run(check(targets, choose, known, thorough=arguments.thorough, begin=begin))
     options = ["--known", str(arguments.known)] if arguments.known else []
-    report = Report(conclusions, shown, partial=bool(rows), known=options, thorough=arguments.thorough)
+    report = Report(conclusions, shown, partial=arguments.rules is not None, known=options, thorough=arguments.thorough)
     out.write(report.text())
     for form, path in paths.items():
         try:

@@ -15,7 +15,7 @@ import sys
 import time
 from asyncio.subprocess import PIPE, Process
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -371,7 +371,7 @@ Tell = Callable[[str, Verdict], None]
 
 async def check(
     targets: Sequence[str],
-    rows: Collection[str],
+    choose: Callable[[Sequence[str]], Sequence[str]],
     known: Mapping[str, str],
     *,
     thorough: bool,
@@ -381,13 +381,14 @@ async def check(
 
     Args:
         targets: Names and ``module:Class`` addresses, each once.
-        rows: The rules and layers wanted; empty for all. Smoke is always run.
+        choose: Is told the rows that the targets have tests for, which may be rows of an author's own, and gives those
+            wanted; none for all. Smoke is always run.
         known: Rule → reason, besides what the classes say.
         thorough: Whether tests that search are to search long.
         begin: Is told targets and rows once all targets are ready, and gives who is told the verdicts.
 
     Raises:
-        Refusal: Some target cannot be tested; no test was run on any.
+        Refusal: Some target cannot be tested, or *choose* has raised it; no test was run on any.
         Exception: What *begin*, or who it gave, has raised; all that was under way was ended.
     """
     # PYTHONOPTIMIZE would take the assertions out of the tests.
@@ -412,9 +413,8 @@ async def check(
             if refused:
                 raise Refusal("\n".join(refused))
             descriptions = [description for description in ready if isinstance(description, Description)]
-            if not rows:
-                own = [row for description in descriptions for row in description.rows]
-                rows = list(dict.fromkeys([*RULES, *own]))
+            own = [row for description in descriptions for row in description.rows]
+            rows = choose(own) or list(dict.fromkeys([*RULES, *own]))
             ordered = [SMOKE, *(row for row in rows if row != SMOKE)]
             conclusions = [Conclusion(*pair) for pair in zip(targets, descriptions, strict=True)]
             tell = begin(targets, ordered)
