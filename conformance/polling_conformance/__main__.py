@@ -10,9 +10,9 @@ import sys
 import tomllib
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 from polling import available_backends
 from polling_conformance.harness import time_scale
@@ -23,6 +23,8 @@ from polling_conformance.suite import BackendConformance
 from polling_conformance.worker import SMOKE, Refusal, tested_rows
 
 __all__ = ["main"]
+
+T = TypeVar("T")
 
 _DESCRIPTION = """\
 Say whether readiness backends keep the contract of polling-io. Each is put through the kit in processes of its
@@ -37,7 +39,7 @@ def main() -> int:
         return _run(arguments)
     except Refusal as refusal:
         problem = str(refusal)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         return 130
     except Unwritable as error:
         problem = str(error)
@@ -80,8 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     def choose(own: Sequence[str]) -> Sequence[str]:
         return _rows(arguments.rules, [*tested, *own])
 
-    with _terminable():
-        conclusions = asyncio.run(check(targets, choose, known, thorough=arguments.thorough, begin=begin))
+    conclusions = asyncio.run(_terminable(check(targets, choose, known, thorough=arguments.thorough, begin=begin)))
     options = ["--known", str(arguments.known)] if arguments.known else []
     report = Report(conclusions, shown, partial=arguments.rules is not None, known=options, thorough=arguments.thorough)
     out.write(report.text())
@@ -128,25 +129,33 @@ def _available() -> list[str]:
             raise Refusal(f"{error}; name the backends that are to be tested") from error
 
 
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """End on SIGTERM, and when the terminal is closed, as on SIGINT: what was started is ended, too.
+async def _terminable(work: Coroutine[Any, Any, T]) -> T:
+    """Await *work*, which SIGINT, SIGTERM and the closing of the terminal cancel: what was started is ended, too.
 
-    SIGINT and SIGTERM end it also where they were ignored, as in a shell's background; SIGHUP does not, for ``nohup``.
+    SIGINT and SIGTERM do so also where they were ignored, as in a shell's background; SIGHUP does not, for ``nohup``.
+    They often come several at a time, and what ends the work is not cut off by the second.
     """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None
+    numbers = [signal.SIGINT, signal.SIGTERM]
     hangup = getattr(signal, "SIGHUP", None)  # Windows has none
-    others = [signal.SIGTERM]
     if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
-        others.append(hangup)
-    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, *others)]
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in others:
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+        numbers.append(hangup)
+    before = [(number, signal.getsignal(number)) for number in numbers]
+
+    def end(*_: object) -> None:
+        for number in numbers:
+            signal.signal(number, signal.SIG_IGN)
+        loop.call_soon_threadsafe(task.cancel)
+
+    for number in numbers:
+        signal.signal(number, end)
     try:
-        yield
+        return await work
     finally:
-        for number, handler in before:
-            signal.signal(number, handler)
+        if not task.cancelling():  # else all that is left to do is to end with the right status
+            for number, handler in before:
+                signal.signal(number, handler)
 
 
 def _rows(wanted: str | None, tested: Sequence[str]) -> list[str]:
