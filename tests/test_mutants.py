@@ -31,7 +31,7 @@ with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(TESTS)
     mutants = import_module("mutants")
     trial = import_module("mutants.trial")
-    WRONG = {wrong: breaks for family in mutants.FAMILIES for wrong, breaks in mutants.wrong_in(family)}
+    WRONG = {wrong: {*breaks} for family in mutants.FAMILIES for wrong, breaks in mutants.wrong_in(family)}
     UNUSUAL = [*mutants.unusual()]
 
 REPRESENTATIVE = {
@@ -64,13 +64,24 @@ def test_what_is_right_but_unusual_passes(tmp_path: Path, right: type) -> None:
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[wrong.__name__ for wrong in WRONG])
-def test_a_wrong_backend_fails_the_rules_it_breaks(tmp_path: Path, wrong: type) -> None:
-    # Nothing that comes is late, so waits for what never comes can be short.
-    said = trial.hold(trial.address_of(wrong), folder=tmp_path, rules=WRONG[wrong], scale=trial.SHORT, limit=60)
+def test_a_wrong_backend_fails_the_rules_it_breaks(tmp_path_factory: pytest.TempPathFactory, wrong: type) -> None:
     problems: dict[str | None, tuple[str, str]] = {}
-    for test, problem in said:
-        if problem is not None:
-            problems.setdefault(rule_of(test), (test, problem))
+    for _ in range(
+        3
+    ):  # some mistakes show when one thread comes before another, and a busy machine may turn that round
+        # Nothing that comes is late, so waits for what never comes can be short.
+        said = trial.hold(
+            trial.address_of(wrong),
+            folder=tmp_path_factory.mktemp("wrong"),
+            rules=WRONG[wrong] - problems.keys(),
+            scale=trial.SHORT,
+            limit=60,
+        )
+        for test, problem in said:
+            if problem is not None:
+                problems.setdefault(rule_of(test), (test, problem))
+        if WRONG[wrong] <= problems.keys():
+            break
     for rule in WRONG[wrong]:
         assert rule in problems, f"it passes {rule}"
         test, problem = problems[rule]

@@ -923,12 +923,11 @@ class Harness:
         """
         __tracebackhide__ = True
         expectation = f"no event for {SILENCE:g} s" + (f" but of {sorted(map(repr, but))}" if but else "")
-        rested = self._watch_silence(poll, SILENCE, but, expectation)
-        if not but and not rested:
-            # A busy machine may do that to a wait at rest, but not ten times in a row.
-            rested = self._watch_silence(poll, SILENCE * 10, but, expectation)
-            if not rested:
-                raise self.failure(f"{expectation}, at rest", f"no event, but {rested}: the wait spins")
+        for seconds in SILENCE, *4 * [10 * SILENCE]:  # a busy machine may keep it from resting, but not each time
+            rested = self._watch_silence(poll, seconds, but, expectation)
+            if but or rested:
+                return
+        raise self.failure(f"{expectation}, at rest", f"no event, but {rested}: the wait spins")
 
     def _watch_silence(self, poll: Poll[object], seconds: float, but: Collection[Hashable], expectation: str) -> Rest:
         """Watch that nothing is reported; tell whether this thread rested meanwhile."""

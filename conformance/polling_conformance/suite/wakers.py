@@ -227,10 +227,13 @@ class WakerRules(Harness):
             poll = self.new_poll()
             waker = Waker(poll, "waker")
             os.close(sorted(poll.backend.internal)[number])
-            start, rest = time.monotonic(), Rest(4 * SILENCE)
             try:
-                events = poll.poll(4 * SILENCE)
-                elapsed, rested = time.monotonic() - start, rest.over()
+                for _ in range(4):  # a busy machine may keep it from resting, but not each time
+                    start, rest = time.monotonic(), Rest(4 * SILENCE)
+                    events = poll.poll(4 * SILENCE)
+                    elapsed, rested = time.monotonic() - start, rest.over()
+                    if rested:
+                        break
                 if events or elapsed < 4 * SILENCE or not rested:
                     return f"a wait without a wake gave {events} after {elapsed:.3f} s: {rested}"
                 waiter = self.in_thread(poll.poll, SIGNAL_WAIT / 2).blocked()
