@@ -66,9 +66,8 @@ def test_what_is_right_but_unusual_passes(tmp_path: Path, right: type) -> None:
 @pytest.mark.parametrize("wrong", WRONG, ids=[wrong.__name__ for wrong in WRONG])
 def test_a_wrong_backend_fails_the_rules_it_breaks(tmp_path_factory: pytest.TempPathFactory, wrong: type) -> None:
     problems: dict[str | None, tuple[str, str]] = {}
-    for _ in range(
-        3
-    ):  # some mistakes show when one thread comes before another, and a busy machine may turn that round
+    # Some mistakes show when one thread comes before another, and a busy machine may turn that round.
+    for _ in range(3):
         # Nothing that comes is late, so waits for what never comes can be short.
         said = trial.hold(
             trial.address_of(wrong),
