@@ -24,7 +24,7 @@ again. CPython looks for signals when a call from Python code has returned, but 
 iterator written in C, nor between such an iterator and the variable of the loop over it (see the top of
 ``polling.poll``). So to ask and to turn the answer into tuples are the stages of one iterator.
 
-References: kqueue(2) of FreeBSD 14 and macOS 14; selectmodule.c of CPython 3.11 to 3.13; the rules SIG-02, CLS-04,
+References: kqueue(2) of FreeBSD 15 and macOS 15; selectmodule.c of CPython 3.11 to 3.13; the rules SIG-02, CLS-04,
 FRK-02.
 """
 

@@ -58,7 +58,7 @@ found there by ``waiter`` never got to the caller, and is armed anew, not handed
 *The bell* is EVFILT_USER with EV_CLEAR, under the number of the kqueue itself, which is nobody's source; elsewhere a
 doorbell, watched for edges and never read by the waiter.
 
-References: kqueue(2) of FreeBSD 14 and macOS 14; ``sys_pipe.c``, ``uipc_socket.c`` and ``kern_event.c`` of both; the
+References: kqueue(2) of FreeBSD 15 and macOS 15; ``sys_pipe.c``, ``uipc_socket.c`` and ``kern_event.c`` of both; the
 rules REG-06, REG-08, ONE-02, ONE-03, MRG-01 to MRG-03, EVT-02, EVT-05, EVT-16, SIG-02, FRK-02. What was tried on what
 is in docs/kqueue.md.
 """

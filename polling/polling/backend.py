@@ -77,7 +77,10 @@ A bare number has no identity. It counts as live until it is deregistered, whate
 
 
 class Capability(Flag):
-    """What backends may differ in. Declared by each, and checked by the conformance kit both ways.
+    """What backends may differ in. Declared by each, and checked by the conformance kit.
+
+    What is declared must be so. What is not declared must be missing, where that can be told: without DUP_CLOSE,
+    INTERRUPTIBLE and SUB_MS a backend may still do better at times.
 
     NATIVE_EDGE: ``Mode.EDGE`` works on any descriptor. Without it only sources that report would-blocks
         (``polling.net``, ``IoSource``) can be watched in EDGE; others are refused at ``register``.
