@@ -476,6 +476,24 @@ class OwnershipRules(Harness):
             drain(reader)
         self.expect_silence(second)
 
+    def test_REG_22_a_source_is_handed_over_to_a_poll_that_had_its_number_before(self, poll: Poll[object]) -> None:
+        former, _ = self.net_tcp_pair()
+        poll.register(former, "former")
+        poll.deregister(former)
+        number = former.fileno()
+        former.close()
+        pairs = [self.net_tcp_pair() for _ in range(3)]
+        pairs += [(far, near) for near, far in pairs]
+        # On most systems one of them has the number.
+        near, far = next((pair for pair in pairs if pair[0].fileno() == number), pairs[0])
+        with self.new_poll() as second:
+            second.register(near, "second")
+            second.deregister(near)
+            poll.register(near, "first")
+            self.expect_silence(poll)
+            send(far, b"x")
+            self.expect_events(poll, {"first": "r"})
+
     def test_REG_24_a_poll_is_readable_in_another_while_it_has_events(self, poll: Poll[object], pair: Ends) -> None:
         self.needs(Capability.NESTED, refused=poll.fileno)
         reader, writer = pair
