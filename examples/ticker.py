@@ -9,6 +9,8 @@ import argparse
 import signal
 from typing import Literal
 
+from serving import usable
+
 from polling import Poll, Signals, Timer
 
 
@@ -16,8 +18,10 @@ def main() -> None:
     """Print a line for each tick until SIGINT."""
     parser = argparse.ArgumentParser(description="Tick until Ctrl-C.")
     parser.add_argument("--every", type=float, default=1.0, help="seconds (default: %(default)s)")
-    parser.add_argument("--backend", help="the poll's backend (default: the best one here)")
+    parser.add_argument("--backend", type=usable, help="the poll's backend (default: the best one here)")
     arguments = parser.parse_args()
+    if not 0 < arguments.every < 1e9:
+        parser.error("--every takes more than 0 seconds, and less than some decades")
     with Poll[Literal["timer", "signals"]](arguments.backend) as poll, Signals([signal.SIGINT]) as signals:
         timer = Timer[str]()
         poll.register(timer, "timer")

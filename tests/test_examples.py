@@ -244,9 +244,11 @@ def test_a_signal_ends_a_server_cleanly(
         *((script, "--port={taken}", "cannot listen on 127.0.0.1:{taken}: ") for script in SERVERS),
         ("discard", "--port=70000", "cannot listen on 127.0.0.1:70000: bind(): port must be 0-65535"),
         ("discard", "--backend=nonsense", "there is no backend 'nonsense'; there are: "),
+        ("ticker", "--backend=nonsense", "there is no backend 'nonsense'; there are: "),
+        *(("ticker", f"--every={wrong}", "--every takes more than 0 seconds") for wrong in ("0", "nan", "inf")),
     ],
 )
-def test_a_server_that_cannot_start_says_why_in_a_line(
+def test_an_example_that_cannot_start_says_why_in_a_line(
     script: str, option: str, said: str, listener: socket.socket
 ) -> None:
     taken = listener.getsockname()[1]
