@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import xml.etree.ElementTree as ET
+from contextlib import ExitStack, suppress
 from html import escape
 from pathlib import Path
 
@@ -253,19 +254,31 @@ def test_a_signal_ends_what_was_started_also_what_hangs(project: Path, names: st
     scratch.mkdir()
     command = [sys.executable, "-m", "polling_conformance", "mine:Deadly", "--rules", "ONE-01"]
     environment = {**os.environ, "TMPDIR": str(scratch), "POLLING_TIME_SCALE": "10"}  # so that it hangs on
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment) as process:
+    hangup = signal.Signals["SIGHUP"]
+    former = signal.signal(hangup, signal.SIG_DFL)  # or under nohup the command would ignore it as this very run does
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
+    signal.signal(hangup, former)
+    with process, ExitStack() as cleaning:
+        cleaning.callback(process.kill)
         hanging = project / "hanging.pid"
         end = time.monotonic() + 60
         while not (hanging.exists() and hanging.read_text()) and time.monotonic() < end:
             time.sleep(0.01)
         worker = int(hanging.read_text())
+        cleaning.callback(kill_if_there, worker)
         for name in names.split():
             process.send_signal(signal.Signals[name])
             time.sleep(0.003)  # or the system hands over all of them at once, in an order of its own
         assert process.wait(60) == 130
-    assert not [*scratch.iterdir()]
-    with pytest.raises(ProcessLookupError):
-        os.kill(worker, 0)
+        assert not [*scratch.iterdir()]
+        with pytest.raises(ProcessLookupError):
+            os.kill(worker, 0)
+        cleaning.pop_all()
+
+
+def kill_if_there(worker: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(worker, signal.Signals["SIGKILL"])
 
 
 @pytest.mark.parametrize(
