@@ -400,6 +400,7 @@ def test_a_wrong_option_is_named_before_anything_is_run(
     (project / "reason.toml").write_text("LVL-01 = true", encoding="utf-8")
     (project / "declined.toml").write_text('WIN-03 = "reason"', encoding="utf-8")
     (project / "known.toml").write_text('LVL-01 = "reason"', encoding="utf-8")
+    (project / "__pycache__").mkdir()  # of what is imported to see which rules it has
     before = sorted(project.iterdir())
     monkeypatch.setattr(sys, "argv", ["polling-conformance", "mine:Right", *arguments.split()])
     monkeypatch.setattr(sys, "path", [*sys.path])

@@ -1403,7 +1403,9 @@ def test_no_event_is_lost_or_invented_in_a_storm_of_signals(kernel: Kernel, stac
         hit()
         for _, far in pairs.values():
             far.send(b"x")
-        for _ in range(600):
+        for turn in range(6000):
+            if turn >= 600 and strikes > 100:
+                break  # on a busy machine the alarms are late, and strike more seldom
             events = insist([], chance.randint(1, 8), WAIT)
             assert events, "an event was lost"
             for ident, *_ in events:
