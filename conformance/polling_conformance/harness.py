@@ -88,6 +88,7 @@ __all__ = [
     "send",
     "signal_main_thread",
     "since",
+    "sleep_of",
     "time_scale",
     "until_blocked",
 ]

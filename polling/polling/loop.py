@@ -161,8 +161,8 @@ class EventLoop(Closing, Generic[T, M, S]):
         """Turn until ``shutdown``, or until an exception that is not a connection's.
 
         An Exception of a handler's has all connections reset, and is raised. What the wait raises is raised as it is.
-        KeyboardInterrupt and what else is no Exception
-        passes through and changes nothing: the loop can be run again, and goes on where it was.
+        KeyboardInterrupt and what else is no Exception passes through and changes nothing: the loop can be run again,
+        and goes on where it was.
         """
         try:
             while not self._stopping:
