@@ -642,13 +642,20 @@ def test_there_is_no_thread_before_the_first_watch(watchers: Watchers) -> None:
 def test_a_watch_posts_once_when_its_socket_is_ready(watchers: Watchers, posted: Posted, pair: Ends) -> None:
     near, far = pair
     watchers.start(watch(3, near, READ), False)
-    watchers.start(watch(5, near, WRITE), False)
+    watchers.start(watch(5, far, WRITE), False)
     assert posted.next() == 5
     far.send(b"x")
     assert posted.next() == 3
     watchers.start(watch(7, near, READ), False)
     assert posted.next() == 7
     assert not posted.addresses
+
+
+def test_both_watches_of_a_socket_end_with_the_first(watchers: Watchers, posted: Posted, pair: Ends) -> None:
+    near, _ = pair
+    watchers.start(watch(3, near, READ), False)
+    watchers.start(watch(5, near, WRITE), False)  # which would be watched under a number that may be closed by then
+    assert {posted.next(), posted.next()} == {3, 5}
 
 
 def test_a_watch_that_is_begun_again_is_one(watchers: Watchers, posted: Posted, pair: Ends) -> None:

@@ -265,20 +265,18 @@ class _Watcher(Thread):
         failing = [fd for _, (fd, _, may_fail) in watches if may_fail]
         kicked = self._kicked.fileno()
         try:
-            readable, writable, failed = map(set, select.select([kicked, *reads], writes, failing))
+            ended = set().union(*select.select([kicked, *reads], writes, failing))
         except OSError:
             # One of them was closed. On its own each one says so.
             return [address for address, (fd, bit, _) in watches if not _is_idle(fd, bit)]
-        if kicked in readable:
+        if kicked in ended:
             try:
                 self._kicked.recv(4096)
             except BlockingIOError:
                 pass
-        return [
-            address
-            for address, (fd, bit, _) in watches
-            if fd in failed or fd in (readable if bit == READ else writable)
-        ]
+        # Both watches of a number: one that was closed meanwhile may show in one of the sets only, and mean another
+        # socket by the next time.
+        return [address for address, (fd, _, _) in watches if fd in ended]
 
 
 def _is_idle(fd: int, bit: int) -> bool:
