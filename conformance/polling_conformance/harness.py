@@ -363,12 +363,12 @@ def ready(end: End, events: int, seconds: float) -> bool:
 
 
 def since(start: float) -> float:
-    """Give the seconds since *start*, a reading of the monotonic clock.
+    """Give the seconds since *start*, a reading of the monotonic clock, and a nanosecond more.
 
-    They are rounded to the nanosecond. A clock that counts in milliseconds, as on Windows, would otherwise show waits
-    that were kept to the tick as too short, by the error of a subtraction.
+    That makes up for the errors of arithmetic with floats. A clock that counts in milliseconds, as on Windows, would
+    otherwise show waits that were kept to the tick as too short.
     """
-    return round(time.monotonic() - start, 9)
+    return time.monotonic() - start + 1e-9
 
 
 # -- signals and threads -------------------------------------------------------------------------------

@@ -99,7 +99,7 @@ class TimeoutRules(Harness):
             for _ in range(waits):
                 events = poll.poll(timeout)
                 self.check(not events, "no event", events, unasked=True)
-            elapsed, busy = time.monotonic() - start, time.thread_time() - busy
+            elapsed, busy = since(start), time.thread_time() - busy
             self.check(
                 elapsed >= waits * timeout, f"at least {waits * timeout} s for {waits} waits", f"{elapsed:.6f} s"
             )

@@ -35,7 +35,7 @@ class TimerRules(Harness):
             start = time.monotonic()
             timer.set_timeout(seconds, "state")
             self._expect_timer(self.in_thread(poll.poll).result())
-            elapsed = time.monotonic() - start
+            elapsed = since(start)
             self.check(elapsed >= seconds, f"no event before {seconds} s", f"after {elapsed:.6f} s")
             self._expect_states(timer, ["state"])
             if mode in ONCE:
@@ -112,11 +112,11 @@ class TimerRules(Harness):
         timer.set_timeout(1000 * SIGNAL_WAIT, "far")
         start = time.monotonic()
         events = poll.poll(SOON)
-        elapsed = time.monotonic() - start
+        elapsed = since(start)
         self.check(not events and elapsed >= SOON, f"nothing, after {SOON} s", f"{events} after {elapsed:.6f} s")
         start = time.monotonic()
         self.check(poll.poll(0) == [], "nothing, at once", "an event")
-        self.check(time.monotonic() - start < SIGNAL_WAIT, "a wait of 0 does not wait", "it did")
+        self.check(since(start) < SIGNAL_WAIT, "a wait of 0 does not wait", "it did")
 
     def test_TIM_02_others_are_reported_meanwhile(self, poll: Poll[object]) -> None:
         timer, waker = self.timer(), Waker(poll, "waker")
@@ -148,7 +148,7 @@ class TimerRules(Harness):
             timer.set_timeout(token * SOON, token)
         while timers:
             events = poll.poll(SIGNAL_WAIT)
-            elapsed = (time.monotonic() - start) / SOON
+            elapsed = since(start) / SOON
             tokens = [event.token for event in events if isinstance(event.token, int)]
             self.check(bool(tokens), f"an event of each of {[*timers]}", events)
             for token in tokens:
@@ -195,7 +195,7 @@ class TimerRules(Harness):
         self.check(not first.cancel(), "False: it was cancelled already", "True")
         start = time.monotonic()
         self._expect_timer(poll.poll(SIGNAL_WAIT))
-        elapsed = time.monotonic() - start
+        elapsed = since(start)
         self.check(elapsed > SOON, "no event for what was cancelled", f"one after {elapsed:.6f} s")
         self._expect_states(timer, ["second"])
         self.check(not second.cancel(), "False: it has expired", "True")
@@ -248,7 +248,7 @@ class TimerRules(Harness):
         timeout = timer.set_timeout(0, "tick", every=period)
         for number in range(6):
             self._expect_timer(poll.poll(SIGNAL_WAIT))
-            elapsed = time.monotonic() - start
+            elapsed = since(start)
             self.check(
                 elapsed >= number * period, f"no tick {number} before {number * period} s", f"after {elapsed:.6f} s"
             )
@@ -278,10 +278,10 @@ class TimerRules(Harness):
         timer.set_timeout(0, "tick", every=SOON)
         latest = time.monotonic()
         for _ in range(4):
-            while not 0.5 < (taken := (time.monotonic() - start) / SOON) % 1 < 0.6:
+            while not 0.5 < (taken := since(start) / SOON) % 1 < 0.6:
                 pass
             states = timer.expired()
-            if "tick" not in states or int((time.monotonic() - start) / SOON) > int(taken):
+            if "tick" not in states or int(since(start) / SOON) > int(taken):
                 continue  # on a busy machine the next beat may have passed meanwhile
             timer.set_timeout(latest + (int(taken) + 1.25) * SOON - time.monotonic(), "mark")
             states = []
@@ -307,7 +307,7 @@ class TimerRules(Harness):
 
         def wait() -> tuple[list[Event[object]], float]:
             start = time.monotonic()
-            return poll.poll(2 * SILENCE), time.monotonic() - start
+            return poll.poll(2 * SILENCE), since(start)
 
         waiter = self.in_thread(wait).blocked()
         for seconds in range(100):

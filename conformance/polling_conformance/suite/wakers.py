@@ -20,6 +20,7 @@ from polling_conformance.harness import (
     open_descriptors,
     send,
     signal_main_thread,
+    since,
     until_blocked,
 )
 from polling_conformance.interrupt import Interrupter, at_each_step, calls_of
@@ -231,7 +232,7 @@ class WakerRules(Harness):
                 for _ in range(4):  # a busy machine may keep it from resting, but not each time
                     start, rest = time.monotonic(), Rest(4 * SILENCE)
                     events = poll.poll(4 * SILENCE)
-                    elapsed, rested = time.monotonic() - start, rest.over()
+                    elapsed, rested = since(start), rest.over()
                     if rested:
                         break
                 if events or elapsed < 4 * SILENCE or not rested:
@@ -240,7 +241,7 @@ class WakerRules(Harness):
                 start = time.monotonic()
                 waker.wake()
                 events = waiter.result()
-                elapsed = time.monotonic() - start
+                elapsed = since(start)
             except RuleFailure as failure:  # the waiter does not rest, or hangs
                 return failure.observation
             except Exception:  # any error of the call's own will do
