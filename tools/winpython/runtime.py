@@ -33,6 +33,34 @@ NOT_COPIED: Final = shutil.ignore_patterns(
     *("test", "tests", "idlelib", "tkinter", "turtledemo"),
 )
 
+OPENING: Final = "        _socket.socket.__init__(self, family, type, proto, fileno)\n"
+"""Where the module socket opens one."""
+
+APART: Final = """
+
+import _thread, select, time
+
+def _apart(ask):
+    def select(rlist, wlist, xlist, timeout=None):
+        sets = list(rlist), list(wlist), list(xlist)
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while True:
+            with _opening:
+                found = ask(*sets, 0)
+            left = end - time.monotonic()
+            if any(found) or left <= 0:
+                return found
+            time.sleep(min(left, 0.002))
+    return select
+
+_opening = _thread.RLock()
+select.select = _apart(select.select)
+"""
+"""What is put behind it, so that no ``select`` begins while a socket is being opened, on which Wine 8's server ends.
+
+That is so if it names the number which the new socket gets: that of one closed a moment ago. Windows says ENOTSOCK.
+"""
+
 
 class Missing(Exception):
     """The machine lacks something. The message says what, and how it is had."""
@@ -67,6 +95,9 @@ def lay_out(folder: Path) -> Path:
         # Wine 8 has no CopyFile2, and ends a program that calls it. Without, shutil copies by itself.
         module = made / "Lib" / "shutil.py"
         module.write_text(module.read_text("utf-8").replace('hasattr(_winapi, "CopyFile2")', "False"), "utf-8")
+        module = made / "Lib" / "socket.py"
+        before, opening, after = module.read_text("utf-8").partition(OPENING)
+        module.write_text(f"{before}        with _opening:\n    {opening}{after}{APART}", "utf-8")
         # What is frozen into the libraries calls this as the class method that it is in later patch releases.
         module = made / "Lib" / "importlib" / "metadata" / "__init__.py"
         method = "    def invalidate_caches(cls)"
