@@ -248,6 +248,19 @@ def test_closing_ends_what_is_outstanding(backend: IocpBackend, pair: Ends) -> N
     assert not [thread for thread in threading.enumerate() if "watcher" in thread.name]
 
 
+def test_what_a_duplicate_kept_is_let_go_of_when_the_next_port_is_closed(backend: IocpBackend, pair: Ends) -> None:
+    near, _ = pair
+    with near.dup():
+        with Poll(backend) as poll:
+            poll.register(near, "near")
+            assert poll.poll(0) == []
+            near.close()
+        kept = len(_completion_port._LIMBO)
+        assert kept == (1 if sys.platform == "win32" else 0)
+    Poll(IocpBackend()).close()
+    assert not _completion_port._LIMBO
+
+
 @pytest.mark.parametrize("waiting", ["between", "seldom"])
 def test_ten_thousand_rounds_leave_few_operations(
     poll: Poll[object], backend: IocpBackend, pair: Ends, waiting: str

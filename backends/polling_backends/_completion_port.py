@@ -369,8 +369,11 @@ class _Receive(Operation):
         return True
 
 
-_LIMBO: Final[set[Operation]] = set()
-"""Operations that could not be ended by the time their port was closed: of sockets closed while a duplicate lives."""
+_LIMBO: Final[set[_Receive]] = set()
+"""Those that could not be ended by the time their port was closed: of sockets closed while a duplicate lives.
+
+The next port that is closed lets go of those that have ended.
+"""
 
 
 class WindowsPort:
@@ -489,11 +492,8 @@ class WindowsPort:
             packet = self.get(50)
             if packet is not None:
                 outstanding.pop(packet[3], None)
-        _LIMBO.update(
-            operation
-            for operation in outstanding.values()
-            if isinstance(operation, _Receive) and operation.overlapped.pending
-        )
+        _LIMBO.update(operation for operation in outstanding.values() if isinstance(operation, _Receive))
+        _LIMBO.difference_update([operation for operation in list(_LIMBO) if not operation.overlapped.pending])
         outstanding.clear()
         self._handle = None
 
