@@ -16,7 +16,7 @@ import pytest
 
 from polling import Backend, available_backends
 from polling_conformance import BackendConformance
-from polling_conformance.harness import rule_of
+from polling_conformance.failure import rule_of
 
 DIFFERENT_ON_MACOS = {
     *("REG-05", "REG-08", "REG-09", "REG-11", "REG-14", "INT-02", "INT-04", "LVL-06", "ONE-01", "ONE-02"),

@@ -27,7 +27,7 @@ import os, signal, time
 import pytest
 from polling import Backend, Capability, Mode, Poll, available_backends
 from polling_conformance import BackendConformance
-from polling_conformance.harness import THOROUGH
+from polling_conformance.durations import THOROUGH
 
 Right = next(iter(available_backends().values()))
 

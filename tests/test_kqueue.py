@@ -26,7 +26,7 @@ from polling import Backend, Event, Interest, Mode, Poll
 from polling_backends import _kqueue_kernel, kqueue
 from polling_backends._kqueue_kernel import Kernel, Kevent, SystemKernel
 from polling_backends.kqueue import ADD, BOTH, CLEAR, DELETE, EOF, ONESHOT, READ, RECEIPT, WRITE, KqueueBackend
-from polling_conformance.harness import drain, fill
+from polling_conformance.ends import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 if TYPE_CHECKING:

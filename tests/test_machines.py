@@ -15,7 +15,7 @@ import pytest
 
 from polling import Backend, Capability, Event, Interest, Mode, Poll, Readiness, available_backends
 from polling_conformance.course import POOLS, Course, Finding, NoFault, Step
-from polling_conformance.harness import RuleFailure
+from polling_conformance.failure import RuleFailure
 from polling_conformance.model import Broken, Model
 from polling_conformance.script import Outcome
 from polling_conformance.suite import machine

@@ -18,7 +18,7 @@ import pytest
 from polling_backends.epoll import EpollBackend
 from polling_backends.iocp import IocpBackend
 from polling_backends.poll import PollBackend
-from polling_conformance.harness import rule_of
+from polling_conformance.failure import rule_of
 from polling_conformance.rules import RULES
 
 if not hasattr(select, "epoll"):

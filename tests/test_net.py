@@ -11,7 +11,7 @@ from select import select
 import pytest
 
 from polling.net import PipeReader, TcpListener, TcpStream, UdpSocket, UnixListener, pipe
-from polling_conformance.harness import reset
+from polling_conformance.ends import reset
 
 
 def test_a_pipe_dropped_unclosed_is_closed_even_if_the_warning_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ from polling import (
 from polling.backend import Pair, Wait
 from polling.net import TcpListener, TcpStream, UdpSocket
 from polling_backends.poll import PollBackend
-from polling_conformance.harness import drain, fill
+from polling_conformance.ends import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 Sockets = tuple[socket.socket, socket.socket]

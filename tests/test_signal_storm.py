@@ -13,7 +13,8 @@ import pytest
 
 from polling import Mode, Poll, available_backends
 from polling.backend import Pair, Wait
-from polling_conformance.harness import SIGNAL_WAIT, Harness
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.harness import Harness
 from polling_conformance.suite.signals import Tally, storm
 
 EPOLL = available_backends().get("epoll")  # like kqueue it forgets what it has reported; of the two it can fork

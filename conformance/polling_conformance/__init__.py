@@ -23,7 +23,7 @@ except ModuleNotFoundError as error:
 
 # pytest rewrites the asserts of test modules only. Without this line, which must come before the
 # suite is imported, an assert that fails in a rule would say nothing but "AssertionError".
-pytest.register_assert_rewrite("polling_conformance.harness", "polling_conformance.suite")
+pytest.register_assert_rewrite("polling_conformance.ends", "polling_conformance.harness", "polling_conformance.suite")
 
 from polling_conformance.suite import BackendConformance  # noqa: E402  (see above)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from polling import available_backends
-from polling_conformance.harness import time_scale
+from polling_conformance.durations import time_scale
 from polling_conformance.report import Matrix, Out, Report, Unwritable, listing
 from polling_conformance.rules import RULES
 from polling_conformance.runner import Tell, check

@@ -21,7 +21,8 @@ from types import TracebackType
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from polling import Backend, Capability, Event, Interest, Mode, Poll, Waker
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, RuleFailure
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.failure import RuleFailure
 from polling_conformance.model import BITS, Broken, Model, Registration
 from polling_conformance.script import NAMES, Outcome, ready, standing_alone
 

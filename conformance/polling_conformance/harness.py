@@ -10,8 +10,7 @@ An event that nobody expected is no failure yet: a backend may report a spurious
 
 Nothing sleeps to order things. A test that needs another thread inside a wait asks for it by
 ``Running.blocked``, and one that waits for something waits for the thing itself, at most ``SIGNAL_WAIT``.
-That nothing happens can only be watched for some time: ``SILENCE``. These are the two durations of the
-whole suite; a slow machine stretches both by the environment variable ``POLLING_TIME_SCALE``.
+That nothing happens can only be watched for some time: ``SILENCE``.
 
 A failure suffices without the test's source: it names the rule, what was expected, what was observed,
 and the backend. ``explain`` writes it. Whatever a test raises went through it, also an error that came out of the
@@ -26,12 +25,9 @@ import gc
 import hashlib
 import os
 import pickle
-import re
-import select
 import selectors
 import signal
 import socket
-import struct
 import subprocess
 import sys
 import threading
@@ -39,11 +35,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
-from importlib import import_module
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar, Final, Generic, NoReturn, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Final, NoReturn, TypeVar
 
 import pytest
 
@@ -61,468 +56,21 @@ from polling import (
     net,
 )
 from polling._loader import load_backend
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import CHUNK, Descriptor, End, Ends, open_descriptors, ready
+from polling_conformance.failure import RuleFailure, UnexpectedPass, blame, explain, rule_of
+from polling_conformance.running import Rest, Running
 
-__all__ = [
-    "A_SIGNAL",
-    "SIGNAL_WAIT",
-    "SILENCE",
-    "THOROUGH",
-    "TIME_SCALE",
-    "Descriptor",
-    "End",
-    "Harness",
-    "Rest",
-    "RuleFailure",
-    "Running",
-    "arrived",
-    "blame",
-    "drain",
-    "duplicate",
-    "explain",
-    "fill",
-    "open_descriptors",
-    "problem_of",
-    "ready",
-    "recv",
-    "reset",
-    "send",
-    "signal_main_thread",
-    "since",
-    "sleep_of",
-    "time_scale",
-    "until_blocked",
-]
+__all__ = ["Harness", "problem_of"]
 
 T = TypeVar("T")
-T_co = TypeVar("T_co", covariant=True)
 E = TypeVar("E", bound=BaseException)
-
-
-def time_scale() -> float:
-    """Give what the environment variable ``POLLING_TIME_SCALE`` says; 1 where it says nothing.
-
-    Raises:
-        ValueError: It is no such number. The message is for whoever has set it.
-    """
-    said = os.environ.get("POLLING_TIME_SCALE") or "1"
-    try:
-        scale = float(said)
-    except ValueError:
-        scale = 0.0
-    if not 0.01 <= scale <= 1000:  # NaN is not, either
-        raise ValueError(f"POLLING_TIME_SCALE must be a number from 0.01 to 1000, such as 4, and is {said!r}")
-    return scale
-
-
-try:
-    TIME_SCALE: Final = time_scale()
-    """By what the two durations are multiplied. It is said in every report, unless it is 1."""
-except ValueError:
-    TIME_SCALE = 1.0  # type: ignore[misc]  # an import is no place to say so: the command does, and each suite class
-
-SIGNAL_WAIT: Final = 10.0 * TIME_SCALE
-"""Seconds to wait for something that must come. Generous: only a failing rule ever spends them."""
-
-SILENCE: Final = 0.05 * TIME_SCALE
-"""Seconds to watch that nothing comes. Short: every rule about silence spends them, a failing one does not."""
-
-THOROUGH: Final = os.environ.get("POLLING_THOROUGH", "") not in ("", "0")
-"""Whether a test that searches is to search long: set by ``polling-conformance --thorough``."""
 
 _LETTERS: Final = {"r": "readable", "w": "writable", "p": "priority"}
 _PROMISES: Final = frozenset(_LETTERS.values())
-_CHUNK: Final = 4096
-_SUITE: Final = Path(__file__).parent / "suite"
-
-
-# -- failures ------------------------------------------------------------------------------------------
-
-
-class RuleFailure(AssertionError):
-    """A rule does not hold. The message says which, and is meant for the backend's author.
-
-    Attributes:
-        expectation: What the test expected.
-        observation: What it saw instead.
-        unasked: Whether that is an event more than was expected, which may be a spurious one.
-        seed: What a test that draws at random begins with to draw the same again.
-        script: A program that shows the failure, where the test has one to give.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        expectation: str,
-        observation: str,
-        *,
-        seed: str | None = None,
-        script: str | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.expectation = expectation
-        self.observation = observation
-        self.unasked = False
-        self.seed = seed
-        self.script = script
-
-
-class UnexpectedPass(Exception):
-    """A rule that was expected to fail does not."""
-
-
-def rule_of(test_name: str) -> str | None:
-    """Give the rule that a test's name links to: ``"EDG-05"`` for ``test_EDG_05_...``, ``None`` for smoke."""
-    found = re.match(r"test_([A-Z]{3})_(\d\d)_", test_name)
-    return f"{found[1]}-{found[2]}" if found else None
-
-
-def explain(
-    test_name: str,
-    backend: str,
-    expectation: str,
-    observation: str,
-    *,
-    seed: str | None = None,
-    script: str | None = None,
-) -> RuleFailure:
-    """Write the failure of a test: rule, expectation, observation, and what the catalogue says of the rule.
-
-    For *seed* and *script* see ``RuleFailure``.
-    """
-    rule = rule_of(test_name)
-    lines = [f"{rule or test_name} does not hold on {backend}"]
-    try:
-        catalogue = import_module("polling_conformance.rules").RULES
-    except ModuleNotFoundError:
-        catalogue = {}
-    known = catalogue.get(rule)
-    if known is not None:
-        lines.append(f"rule:     {known.sentence}")
-    lines += [f"expected: {expectation}", f"observed: {observation}"]
-    if known is not None:
-        lines.append(f"intent:   {known.intent}")
-        lines += [f"check:    {step}" for step in known.checklist]
-    if TIME_SCALE != 1:
-        lines.append(f"scale:    all waits are {TIME_SCALE:g} times as long as usual, by POLLING_TIME_SCALE")
-    if seed is not None:
-        lines.append(f"seed:     {seed}")
-    if script is not None:
-        lines += ["script:", "", script]
-    return RuleFailure("\n".join(lines), expectation, observation, seed=seed, script=script)
-
-
-def blame(raised: pytest.ExceptionInfo[BaseException]) -> tuple[str, str]:
-    """Say of an error that no rule's test has explained what was expected and what was observed instead."""
-    rules = [entry for entry in raised.traceback if Path(entry.path).is_relative_to(_SUITE)]
-    statement = " ".join(str((rules or raised.traceback)[-1].statement).split())
-    inner = raised.traceback[-1]
-    asserted = isinstance(raised.value, AssertionError | pytest.fail.Exception)
-    return (
-        statement if asserted else f"no error in: {statement}",
-        f"{raised.exconly()}\nat {inner.path}, line {inner.lineno + 1}, in {inner.name}",
-    )
-
-
-# -- sources: one way to read and write all of them ------------------------------------------------------
-
-
-@runtime_checkable
-class End(Protocol):
-    """One end of a connection or pipe: what a rule registers, feeds, empties and closes."""
-
-    def fileno(self) -> int:
-        """Give the descriptor, or -1 once closed."""
-
-    def close(self) -> None:
-        """Close it; once more does nothing."""
-
-
-Ends: TypeAlias = tuple[End, End]
-
-
-@runtime_checkable
-class _Reads(Protocol):
-    def read(self, size: int, /) -> bytes: ...
-
-
-@runtime_checkable
-class _Writes(Protocol):
-    def write(self, data: bytes, /) -> int: ...
-
-
-class Descriptor:
-    """A non-blocking descriptor of the operating system, with none of the library's hooks, and an owner.
-
-    Rules about bare numbers register ``end.fileno()``; rules about owners register the object.
-    """
-
-    def __init__(self, fd: int) -> None:
-        if sys.platform != "win32":  # where only sockets can be watched, and no rule gets this far
-            os.set_blocking(fd, False)
-        self._fd = fd
-
-    def fileno(self) -> int:
-        """Give the number, or -1 once closed."""
-        return self._fd
-
-    def read(self, size: int, /) -> bytes:
-        """Read at most *size* bytes; ``b""`` at the end."""
-        return os.read(self._fd, size)
-
-    def write(self, data: bytes, /) -> int:
-        """Write, and say how much of it went."""
-        return os.write(self._fd, data)
-
-    def close(self) -> None:
-        """Close the number, once: it may be somebody else's afterwards."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-def send(end: End, data: bytes) -> int:
-    """Write once to an end of any kind; ``BlockingIOError`` if there is no room."""
-    if isinstance(end, socket.socket):
-        return end.send(data)
-    assert isinstance(end, _Writes), f"{end!r} cannot be written"
-    return end.write(data)
-
-
-def recv(end: End, size: int = _CHUNK) -> bytes:
-    """Read once from an end of any kind; ``b""`` at the end, ``BlockingIOError`` if there is nothing."""
-    if isinstance(end, socket.socket):
-        return end.recv(size)
-    assert isinstance(end, _Reads), f"{end!r} cannot be read"
-    return end.read(size)
-
-
-def drain(end: End) -> bytes:
-    """Read until it would block or has ended, which is what re-arms an edge; give what was read."""
-    chunks: list[bytes] = []
-    with suppress(BlockingIOError):
-        while chunk := recv(end):
-            chunks.append(chunk)
-    return b"".join(chunks)
-
-
-def fill(end: End) -> int:
-    """Write until it would block, and stays so; give the number of bytes.
-
-    TCP moves what was sent from one buffer to the other behind our back, and for a moment a full socket
-    has room again. So the writing goes on until no room appears for the time that silence is watched.
-    There may still be some by then, but too little to be called writable, and that is filled as well.
-    The last call is always one that would have blocked, which is what re-arms an edge.
-    """
-    sent = 0
-    is_full = False
-    while True:
-        with suppress(BlockingIOError):
-            while True:
-                sent += send(end, bytes(_CHUNK))
-        if is_full:
-            return sent
-        is_full = not ready(end, selectors.EVENT_WRITE, SILENCE)
-
-
-def arrived(end: End, bit: str = "r") -> None:
-    """Return once *end* has something to read, or ``"w"`` can be written, seen by another way than the backend's.
-
-    TCP delivers when it likes, on the loopback too: a rule that begins with readiness, or has it come and go, waits
-    for it here.
-    """
-    events = selectors.EVENT_READ if bit == "r" else selectors.EVENT_WRITE
-    assert ready(end, events, SIGNAL_WAIT), f"nothing arrived at {end!r}"
-
-
-def duplicate(end: End) -> End:
-    """Open a second descriptor of the same file, without the library's hooks; the caller closes it."""
-    if isinstance(end, socket.socket):
-        return socket.fromfd(end.fileno(), end.family, end.type)
-    if sys.platform == "win32":  # where an end of a pipe is a TCP socket
-        return socket.fromfd(end.fileno(), socket.AF_INET, socket.SOCK_STREAM)
-    return Descriptor(os.dup(end.fileno()))
-
-
-def reset(sock: socket.socket) -> None:
-    """Close a TCP socket so that its peer gets a reset: with a linger time of zero, nothing is said goodbye to."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0))
-    sock.close()
-
-
-def ready(end: End, events: int, seconds: float) -> bool:
-    """Ask the operating system, by another way than the backend under test, whether *end* is ready."""
-    if sys.platform == "win32":
-        # A connect that failed is in the third set only, and neither readable nor writable.
-        reading = [end] if events & selectors.EVENT_READ else []
-        writing = [end] if events & selectors.EVENT_WRITE else []
-        return any(select.select(reading, writing, [end], seconds))
-    # Elsewhere select(2) ends at descriptor 1024, and some rules open thousands.
-    with selectors.PollSelector() as selector:
-        selector.register(end, events)
-        return bool(selector.select(seconds))
-
-
-def since(start: float) -> float:
-    """Give the seconds since *start*, a reading of the monotonic clock, and a nanosecond more.
-
-    That makes up for the errors of arithmetic with floats. A clock that counts in milliseconds, as on Windows, would
-    otherwise show waits that were kept to the tick as too short.
-    """
-    return time.monotonic() - start + 1e-9
-
-
-# -- signals and threads -------------------------------------------------------------------------------
-
-if sys.platform == "win32":
-    A_SIGNAL: Final = signal.SIGINT
-
-    def signal_main_thread() -> None:
-        """Have the main thread run the handler of ``A_SIGNAL``. To send one would end other processes, too."""
-        _thread.interrupt_main(A_SIGNAL)
-
-else:
-    A_SIGNAL: Final = signal.SIGUSR1
-
-    def signal_main_thread() -> None:
-        """Have the main thread run the handler of ``A_SIGNAL``, and have its system call interrupted."""
-        signal.pthread_kill(threading.main_thread().ident or 0, A_SIGNAL)
-
-
-def until_blocked(thread: threading.Thread) -> None:
-    """Return once *thread* stands still inside a call, as a thread does that waits in the kernel.
-
-    A thread that merely lost the interpreter lock gets it back within the switch interval, and moves on; one
-    that is blocked is found at the same instruction of the same frame again. Two looks, one interval apart,
-    decide. On Linux it must also have slept from the one to the other without a break: so a thread that was
-    woken, and finds no core to run on, is not taken for blocked. Elsewhere the answer comes early on a machine
-    as busy as that; a rule must therefore hold in either order, and only has less bite then.
-
-    Raises:
-        TimeoutError: The thread ended, or never stood still.
-    """
-    deadline = time.monotonic() + SIGNAL_WAIT
-    last: tuple[FrameType, int, str] | None = None
-    while thread.is_alive() and time.monotonic() < deadline:
-        sleep = sleep_of(thread)
-        frame = sys._current_frames().get(thread.ident or 0)  # the only view of another thread that Python has
-        look = frame and sleep and (frame, frame.f_lasti, sleep)
-        if look and look == last:
-            return
-        last = look or None
-        del frame, look
-        time.sleep(sys.getswitchinterval())
-    raise TimeoutError(f"{thread.name} {'did not stand still' if thread.is_alive() else 'ended'} instead of blocking")
-
-
-def sleep_of(thread: threading.Thread) -> str:
-    """Tell a sleep of *thread* from all its others, as far as the system shows them: empty while it is awake."""
-    try:
-        with open(f"/proc/self/task/{thread.native_id}/status", encoding="ascii", errors="replace") as file:
-            status = dict(line.partition(":\t")[::2] for line in file)
-    except OSError:
-        return "unseen"
-    return f"sleep {status.get('voluntary_ctxt_switches')}" if status["State"].startswith("S") else ""
-
-
-class Rest:
-    """Whether this thread sleeps through so many seconds, or spins; it begins when this is made.
-
-    A thread that spins on a machine with other work may get to run for a moment only. What gives it away is that it
-    waits for a core all the time, and does not sleep. Where the system does not say, the processor time must do.
-    """
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self._began = self._now()
-
-    def over(self) -> Rest:
-        """End it; give itself."""
-        self._slept, self._ran = (now - began for now, began in zip(self._now(), self._began, strict=True))
-        return self
-
-    def __bool__(self) -> bool:
-        return self._ran <= self._seconds / 10 and self._slept >= self._seconds / 2
-
-    def __str__(self) -> str:
-        return f"{self._ran:.3f} s of processor time, and {max(self._slept, 0):.3f} s of {self._seconds:g} asleep"
-
-    @staticmethod
-    def _now() -> tuple[float, float]:
-        """Give the seconds that were slept and run so far, from any beginning."""
-        try:
-            with open("/proc/thread-self/schedstat", encoding="ascii") as file:
-                waited = int(file.read().split()[1]) / 1e9
-        except OSError:
-            waited = 0
-        ran = time.thread_time()
-        return time.monotonic() - ran - waited, ran
-
-
-class Running(Generic[T_co]):
-    """A call that runs in a thread of its own. Its result or its error is had by ``result``."""
-
-    def __init__(self, call: Callable[[], T_co], name: str, failure: Callable[[str, str], RuleFailure]) -> None:
-        self._call = call
-        self._failure = failure
-        self._result: list[T_co] = []
-        self._error: BaseException | None = None
-        self.asked = False
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.thread.start()
-
-    def _run(self) -> None:
-        try:
-            self._result.append(self._call())
-        except BaseException as error:  # it is raised where the result is asked for
-            self._error = error
-
-    def blocked(self) -> Running[T_co]:
-        """Wait until the call is blocked in the kernel, see ``until_blocked``; give itself."""
-        __tracebackhide__ = True
-        try:
-            until_blocked(self.thread)
-        except TimeoutError as error:
-            ending = f"it raised {self._error!r}" if self._error else f"it returned {self._result}"
-            failure = self._failure(
-                f"{self.thread.name} blocks", f"{error}" + ("" if self.thread.is_alive() else f": {ending}")
-            )
-            failure.unasked = any(self._result)  # events, of a wait
-            raise failure from None
-        return self
-
-    def result(self) -> T_co:
-        """Join the thread, for at most ``SIGNAL_WAIT``, and give what the call returned, or raise what it raised."""
-        __tracebackhide__ = True
-        self.asked = True
-        self.thread.join(SIGNAL_WAIT)
-        if self.thread.is_alive():
-            stack = "".join(traceback.format_stack(sys._current_frames().get(self.thread.ident or 0)))
-            raise self._failure(
-                f"{self.thread.name} returns", f"it is still running after {SIGNAL_WAIT:g} s in\n{stack}"
-            )
-        error, self._error = self._error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                del error  # its traceback holds this frame, and the frame would hold it
-        return self._result[0]
 
 
 # -- what a test may leave behind: nothing -------------------------------------------------------------
-
-
-def open_descriptors() -> dict[int, str]:
-    """Give each open descriptor of this process and what it is; empty where the platform cannot say."""
-    folder = next((path for path in ("/proc/self/fd", "/dev/fd") if os.path.isdir(path)), None)
-    if folder is None or sys.platform == "win32":  # Wine shows the folder, which is of another platform
-        return {}
-    found: dict[int, str] = {}
-    for name in os.listdir(folder):
-        with suppress(OSError):  # ENOENT, EBADF: the listing's own descriptor, closed by now
-            mode = os.fstat(int(name)).st_mode
-            found[int(name)] = os.readlink(f"{folder}/{name}") if folder.startswith("/proc") else f"mode {mode:o}"
-    return found
 
 
 @contextmanager
@@ -984,7 +532,7 @@ class Harness:
         end = Descriptor(verdict)
         try:
             while ready(end, selectors.EVENT_READ, SIGNAL_WAIT):
-                piece = end.read(_CHUNK)
+                piece = end.read(CHUNK)
                 pieces += piece
                 if not piece:
                     break

@@ -22,7 +22,7 @@ from types import CodeType, FrameType
 from typing import Any, Generic, TypeVar
 
 from polling import Backend, Interest, Mode, Poll, Source, Waker
-from polling_conformance.harness import SIGNAL_WAIT
+from polling_conformance.durations import SIGNAL_WAIT
 
 __all__ = ["Interrupted", "Interrupter", "Struck", "at_each_step", "calls_of", "strike"]
 

@@ -19,7 +19,7 @@ from importlib.resources import files
 from string import Template
 from typing import TextIO
 
-from polling_conformance.harness import TIME_SCALE
+from polling_conformance.durations import TIME_SCALE
 from polling_conformance.rules import CONTRACT_VERSION, FACILITIES, FAMILIES, RULES
 from polling_conformance.runner import Conclusion, State, Verdict
 from polling_conformance.worker import SMOKE, Failure, row_of

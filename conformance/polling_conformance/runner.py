@@ -24,7 +24,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from polling_conformance.harness import SIGNAL_WAIT
+from polling_conformance.durations import SIGNAL_WAIT
 from polling_conformance.rules import RULES
 from polling_conformance.worker import SMOKE, Description, Failure, Outcome, Refusal
 

@@ -22,7 +22,9 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from polling import Event, Interest, IoSource, Poll, net
-from polling_conformance.harness import SIGNAL_WAIT, reset, sleep_of, until_blocked
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.ends import reset
+from polling_conformance.running import sleep_of, until_blocked
 
 __all__ = ["NAMES", "Outcome", "Waiting", "ready", "standing_alone"]
 

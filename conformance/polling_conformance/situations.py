@@ -23,7 +23,8 @@ from typing import Final, NamedTuple, TypeAlias
 import pytest
 
 from polling import Capability, Mode
-from polling_conformance.harness import Descriptor, End, Harness, arrived, recv, reset, send
+from polling_conformance.ends import Descriptor, End, arrived, recv, reset, send
+from polling_conformance.harness import Harness
 
 __all__ = ["SITUATIONS", "Fifo", "Situation", "Situations", "stuff"]
 

@@ -33,7 +33,9 @@ import pytest
 
 import polling
 from polling import Backend
-from polling_conformance.harness import SIGNAL_WAIT, RuleFailure, blame, problem_of, rule_of
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.failure import RuleFailure, blame, rule_of
+from polling_conformance.harness import problem_of
 from polling_conformance.suite import BackendConformance
 
 __all__ = ["SMOKE", "Description", "Failure", "Outcome", "Refusal", "main", "open_target", "row_of", "tested_rows"]

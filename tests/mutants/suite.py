@@ -11,7 +11,7 @@ import pytest
 
 from polling import Backend, Poll
 from polling_conformance import BackendConformance
-from polling_conformance.harness import rule_of
+from polling_conformance.failure import rule_of
 
 from . import PARTS, Front, Wrong, stands_on
 from .trial import Said

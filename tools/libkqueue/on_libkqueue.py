@@ -7,7 +7,7 @@ import time
 
 from polling_backends._kqueue_kernel import Kernel, SystemKernel
 from polling_backends.kqueue import KqueueBackend
-from polling_conformance.harness import open_descriptors
+from polling_conformance.ends import open_descriptors
 
 __all__ = ["OnLibkqueue"]
 

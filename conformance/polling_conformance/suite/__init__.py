@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from polling_conformance.harness import rule_of, time_scale
+from polling_conformance.durations import time_scale
+from polling_conformance.failure import rule_of
 from polling_conformance.suite.capacity import CapacityRules
 from polling_conformance.suite.channels import ChannelRules
 from polling_conformance.suite.closing import ClosingRules

@@ -12,7 +12,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from polling import Event, Interest, Mode, Poll, UnsupportedError
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, arrived, drain, open_descriptors, reset, send
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import arrived, drain, open_descriptors, reset, send
 from polling_conformance.situations import Situations, stuff
 
 __all__ = ["CapacityRules"]

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from polling import ChannelClosedError, ChannelFullError, Event, Interest, Mode, Poll
-from polling_conformance.harness import SIGNAL_WAIT, Harness
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupter, at_each_step, strike
 from polling_conformance.suite.threads import restless
 

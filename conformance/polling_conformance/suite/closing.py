@@ -26,18 +26,11 @@ from polling import (
     Waker,
     net,
 )
-from polling_conformance.harness import (
-    A_SIGNAL,
-    SIGNAL_WAIT,
-    Harness,
-    arrived,
-    drain,
-    open_descriptors,
-    send,
-    signal_main_thread,
-    until_blocked,
-)
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.ends import arrived, drain, open_descriptors, send
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupter, at_each_step, calls_of, strike
+from polling_conformance.running import A_SIGNAL, signal_main_thread, until_blocked
 
 __all__ = ["ClosingRules"]
 

@@ -16,19 +16,9 @@ from typing import Any, Final
 import pytest
 
 from polling import AlreadyRegisteredError, Capability, Event, Interest, IoSource, Mode, Poll, net
-from polling_conformance.harness import (
-    SIGNAL_WAIT,
-    SILENCE,
-    End,
-    Ends,
-    Harness,
-    arrived,
-    drain,
-    duplicate,
-    fill,
-    recv,
-    send,
-)
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import End, Ends, arrived, drain, duplicate, fill, recv, send
+from polling_conformance.harness import Harness
 
 __all__ = ["EdgeRules"]
 

@@ -10,7 +10,8 @@ from itertools import combinations
 import pytest
 
 from polling import Capability, Event, Interest, Mode, Poll, net
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, End, Ends, arrived, recv, reset, send
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import End, Ends, arrived, recv, reset, send
 from polling_conformance.situations import SITUATIONS, Situations, stuff
 
 __all__ = ["EventRules"]

@@ -14,7 +14,9 @@ import pytest
 
 from polling import AlreadyRegisteredError, Capability, Interest, IoSource, Mode, Poll, net
 from polling.backend import Source
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Ends, Harness, drain, recv, reset, send
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import Ends, drain, recv, reset, send
+from polling_conformance.harness import Harness
 
 __all__ = ["InterestRules"]
 

@@ -7,7 +7,9 @@ import socket
 import pytest
 
 from polling import Capability, Interest, IoSource, Mode, Poll
-from polling_conformance.harness import SILENCE, Ends, Harness, arrived, drain, fill, recv, send
+from polling_conformance.durations import SILENCE
+from polling_conformance.ends import Ends, arrived, drain, fill, recv, send
+from polling_conformance.harness import Harness
 
 __all__ = ["LevelRules"]
 

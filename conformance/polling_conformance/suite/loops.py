@@ -14,7 +14,10 @@ import pytest
 
 from polling import Event, EventLoop, Handler, Interest, Mode, PollBusyError, Signals
 from polling.backend import Source
-from polling_conformance.harness import SIGNAL_WAIT, Harness, arrived, send, until_blocked
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.ends import arrived, send
+from polling_conformance.harness import Harness
+from polling_conformance.running import until_blocked
 
 __all__ = ["LoopRules"]
 

@@ -33,7 +33,8 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 from polling import Backend, Capability, Interest, Mode, Poll
 from polling._loader import BUILT_IN, load_backend
 from polling_conformance.course import PATIENCE, POOLS, Course, Finding, NoFault, Step, Wish
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, THOROUGH, Harness
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE, THOROUGH
+from polling_conformance.harness import Harness
 from polling_conformance.model import SMALL
 
 __all__ = ["Machines"]

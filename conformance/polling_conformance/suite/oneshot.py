@@ -10,19 +10,9 @@ from threading import Barrier
 import pytest
 
 from polling import AlreadyRegisteredError, Event, Interest, Mode, NotRegisteredError, Poll
-from polling_conformance.harness import (
-    SIGNAL_WAIT,
-    End,
-    Ends,
-    Harness,
-    arrived,
-    drain,
-    duplicate,
-    fill,
-    recv,
-    reset,
-    send,
-)
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.ends import End, Ends, arrived, drain, duplicate, fill, recv, reset, send
+from polling_conformance.harness import Harness
 
 __all__ = ["OneshotRules"]
 

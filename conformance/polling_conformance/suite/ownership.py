@@ -25,7 +25,9 @@ from polling import (
     UnsupportedError,
     Waker,
 )
-from polling_conformance.harness import SILENCE, End, Ends, Harness, drain, duplicate, recv, send
+from polling_conformance.durations import SILENCE
+from polling_conformance.ends import End, Ends, drain, duplicate, recv, send
+from polling_conformance.harness import Harness
 
 __all__ = ["OwnershipRules"]
 

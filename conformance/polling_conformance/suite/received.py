@@ -24,8 +24,10 @@ from polling import (
     Signals,
 )
 from polling.signals import _open
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Harness, until_blocked
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupted, Interrupter, at_each_step, strike
+from polling_conformance.running import until_blocked
 
 __all__ = ["ReceivedSignalRules"]
 

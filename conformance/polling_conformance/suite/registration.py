@@ -35,19 +35,9 @@ from polling import (
     UnsupportedSourceError,
     Waker,
 )
-from polling_conformance.harness import (
-    SIGNAL_WAIT,
-    SILENCE,
-    End,
-    Ends,
-    Harness,
-    arrived,
-    drain,
-    open_descriptors,
-    recv,
-    reset,
-    send,
-)
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import End, Ends, arrived, drain, open_descriptors, recv, reset, send
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
 
 __all__ = ["RegistrationRules"]

@@ -28,18 +28,11 @@ from polling import (
     Poll,
     Waker,
 )
-from polling_conformance.harness import (
-    A_SIGNAL,
-    SIGNAL_WAIT,
-    SILENCE,
-    Harness,
-    drain,
-    send,
-    signal_main_thread,
-    since,
-    until_blocked,
-)
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import drain, send
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupted, Interrupter, Struck, at_each_step, strike
+from polling_conformance.running import A_SIGNAL, signal_main_thread, since, until_blocked
 
 __all__ = ["SignalRules", "Tally", "storm"]
 

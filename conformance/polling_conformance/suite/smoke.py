@@ -5,7 +5,9 @@ from __future__ import annotations
 import socket
 
 from polling import Interest, Poll, PollClosedError, Waker
-from polling_conformance.harness import SIGNAL_WAIT, Harness, send
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.ends import send
+from polling_conformance.harness import Harness
 
 __all__ = ["Smoke"]
 

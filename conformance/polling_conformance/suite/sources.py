@@ -13,7 +13,8 @@ from itertools import product
 import pytest
 
 from polling import Capability, Interest, Mode, NotRegisteredError, Poll, UnsupportedSourceError, Waker, net
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Descriptor, drain, fill, recv, send
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import Descriptor, drain, fill, recv, send
 from polling_conformance.situations import Situations, stuff
 
 __all__ = ["SourceRules"]

@@ -22,20 +22,11 @@ from polling import (
     PollBusyError,
     Waker,
 )
-from polling_conformance.harness import (
-    A_SIGNAL,
-    SIGNAL_WAIT,
-    SILENCE,
-    Ends,
-    Harness,
-    Running,
-    drain,
-    send,
-    signal_main_thread,
-    since,
-    until_blocked,
-)
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import Ends, drain, send
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupter, at_each_step
+from polling_conformance.running import A_SIGNAL, Running, signal_main_thread, since, until_blocked
 
 __all__ = ["ThreadRules"]
 

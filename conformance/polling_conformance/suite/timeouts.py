@@ -12,17 +12,10 @@ import pytest
 
 from polling import Capability, Event, Interest, Mode, Poll, Waker
 from polling.backend import Pair, Wait
-from polling_conformance.harness import (
-    A_SIGNAL,
-    SIGNAL_WAIT,
-    SILENCE,
-    Ends,
-    Harness,
-    Running,
-    send,
-    signal_main_thread,
-    since,
-)
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import Ends, send
+from polling_conformance.harness import Harness
+from polling_conformance.running import A_SIGNAL, Running, signal_main_thread, since
 
 __all__ = ["TimeoutRules"]
 

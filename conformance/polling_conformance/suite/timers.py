@@ -14,8 +14,11 @@ from itertools import pairwise
 import pytest
 
 from polling import Event, Interest, Mode, Poll, Timer, Waker
-from polling_conformance.harness import SIGNAL_WAIT, SILENCE, Harness, send, since
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import send
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupter, at_each_step, strike
+from polling_conformance.running import since
 
 __all__ = ["TimerRules"]
 

@@ -23,7 +23,9 @@ from polling import (
     UserSource,
     Waker,
 )
-from polling_conformance.harness import SIGNAL_WAIT, Harness, arrived, drain, send
+from polling_conformance.durations import SIGNAL_WAIT
+from polling_conformance.ends import arrived, drain, send
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupter, at_each_step, strike
 from polling_conformance.suite.threads import restless
 

@@ -10,20 +10,12 @@ from functools import partial
 import pytest
 
 from polling import Interest, Poll, Waker
-from polling_conformance.harness import (
-    A_SIGNAL,
-    SIGNAL_WAIT,
-    SILENCE,
-    Harness,
-    Rest,
-    RuleFailure,
-    open_descriptors,
-    send,
-    signal_main_thread,
-    since,
-    until_blocked,
-)
+from polling_conformance.durations import SIGNAL_WAIT, SILENCE
+from polling_conformance.ends import open_descriptors, send
+from polling_conformance.failure import RuleFailure
+from polling_conformance.harness import Harness
 from polling_conformance.interrupt import Interrupter, at_each_step, calls_of
+from polling_conformance.running import A_SIGNAL, Rest, signal_main_thread, since, until_blocked
 
 __all__ = ["WakerRules"]
 
