@@ -146,8 +146,9 @@ class Signals(ReportingSource, Closing):
         for number, before in self._before.items():
             if signal.getsignal(number) == self._note:
                 signal.signal(number, before)
-        if self in _open:
-            _open.remove(self)
+        with _wakeup.passing_on:  # or the relay might ring at a number that is somebody else's by then
+            if self in _open:
+                _open.remove(self)
         _wakeup.lead()
         self._far.close()
         self._near.close()
@@ -193,9 +194,10 @@ class _Relay:
 
     def _pass_on(self) -> None:
         while numbers := self._near.recv(4096):
-            for signals in [*_open]:
-                if len(numbers) > 1 or numbers[0] in signals._members:
-                    signals._ring()
+            with _wakeup.passing_on:
+                for signals in [*_open]:
+                    if len(numbers) > 1 or numbers[0] in signals._members:
+                        signals._ring()
 
     def close(self) -> None:
         """End the thread, which in a forked child there is none of. Closing again does nothing."""
@@ -210,6 +212,7 @@ class _Wakeup:
     """The wake-up descriptor: whose it is, and whose it was before the first was opened."""
 
     def __init__(self) -> None:
+        self.passing_on = threading.RLock()  # while the relay rings; none of those that are open is closed meanwhile
         self._own = self._former = NOBODY
         self._relay: _Relay | None = None
 
@@ -252,6 +255,7 @@ def _check_main_thread() -> None:
 
 
 def _close_in_child() -> None:
+    _wakeup.passing_on = threading.RLock()  # the relay, which may have it, is not here
     for signals in _open[::-1]:
         signals.close()
 
