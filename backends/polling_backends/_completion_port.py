@@ -359,6 +359,12 @@ class _Receive(Operation):
         self.overlapped: Final = overlapped
         self.address: int = overlapped.address
 
+    def __del__(self) -> None:
+        """Whoever lets go of it, the memory stays for as long as the kernel may write there."""
+        overlapped = getattr(self, "overlapped", None)  # None: a signal handler cut off the making
+        if overlapped is not None and overlapped.pending:
+            _LIMBO.add(self)
+
     def has_begun(self) -> bool:
         try:
             self.overlapped.getresult(False)
@@ -370,7 +376,7 @@ class _Receive(Operation):
 
 
 _LIMBO: Final[set[_Receive]] = set()
-"""Those that could not be ended by the time their port was closed: of sockets closed while a duplicate lives.
+"""Those that are under way though nobody has them: of sockets that were closed while a duplicate lives.
 
 The next port that is closed lets go of those that have ended.
 """
@@ -492,9 +498,8 @@ class WindowsPort:
             packet = self.get(50)
             if packet is not None:
                 outstanding.pop(packet[3], None)
-        _LIMBO.update(operation for operation in outstanding.values() if isinstance(operation, _Receive))
-        _LIMBO.difference_update([operation for operation in list(_LIMBO) if not operation.overlapped.pending])
         outstanding.clear()
+        _LIMBO.difference_update([operation for operation in list(_LIMBO) if not operation.overlapped.pending])
         self._handle = None
 
     def abandon(self) -> None:
