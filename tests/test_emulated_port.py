@@ -163,7 +163,7 @@ def test_a_receive_needs_a_connection(port: EmulatedPort, listening: bool) -> No
         operation = port.receive(sock.fileno(), False, None)
         assert not port.start(operation)
         assert not operation.started
-        assert not operation.lingering
+        assert not port.is_outstanding(operation)
         assert port.get(0) is None
         watch = port.watch(sock.fileno(), READ, None)
         assert port.start(watch)
@@ -203,7 +203,7 @@ def test_a_receive_that_peeks_at_what_is_there_is_refused_and_leaves_a_packet(
     far.send(b"datagram")
     operation = port.receive(near.fileno(), True, None)
     assert not port.start(operation)
-    assert operation.lingering
+    assert port.is_outstanding(operation)
     assert port.get(0) == packet_of(operation, MORE_DATA)
     assert near.recv(10) == b"datagram"
 

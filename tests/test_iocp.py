@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import random
 import select
@@ -128,6 +129,20 @@ def test_sockets_are_told_apart(pair: Ends) -> None:
         describe(number)
 
 
+@pytest.mark.skipif(not socket.has_ipv6, reason="this Python has no IPv6")
+def test_an_address_of_any_family_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Strict(socket.SocketType):  # as Windows is
+        def getpeername(self) -> object:
+            if self.family != socket.AF_INET6:
+                raise OSError(errno.EFAULT, "no room for an address of IPv6")
+            return super().getpeername()
+
+    monkeypatch.setattr(socket, "SocketType", Strict)
+    near, far = connected()
+    with near, far:
+        assert describe(near.fileno()) is Kind.STREAM
+
+
 def test_a_default_timeout_leaves_the_blocking_mode_alone(poll: Poll[object]) -> None:
     near, far = socket.socketpair()
     with near, far:
@@ -165,6 +180,29 @@ def test_what_is_ready_begins_no_operation_and_what_is_idle_one(
         assert poll.poll(0) == []
         assert len(backend._operations) == 1
         assert not backend._hot
+
+
+def test_what_an_exception_keeps_from_beginning_is_begun_anew_or_forgotten(
+    poll: Poll[object], backend: IocpBackend, pair: Ends, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    near, far = pair
+
+    def interrupted(_operation: Operation) -> bool:
+        raise KeyboardInterrupt
+
+    for is_deregistered in True, False:
+        poll.register(near, "near")
+        with monkeypatch.context() as patch:
+            patch.setattr(backend._port, "start", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                poll.poll(0)
+        assert not backend._operations
+        if is_deregistered:
+            poll.deregister(near)
+    assert poll.poll(0) == []
+    assert len(backend._operations) == 1
+    far.send(b"x")
+    assert [event.token for event in poll.poll(10)] == ["near"]
 
 
 def test_a_change_of_interest_keeps_the_operation(poll: Poll[object], backend: IocpBackend, pair: Ends) -> None:

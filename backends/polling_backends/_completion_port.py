@@ -100,7 +100,7 @@ class Operation:
     It is the memory that the kernel writes to: whoever has it keeps it until the packet was fetched.
     """
 
-    __slots__ = ("__weakref__", "address", "bit", "fd", "lingering", "owner", "started")
+    __slots__ = ("__weakref__", "address", "bit", "fd", "owner", "started")
 
     def __init__(self, fd: int, bit: int, owner: object) -> None:
         self.fd: Final = fd
@@ -109,8 +109,6 @@ class Operation:
         self.address = 0
         self.started = False
         """Whether it is known to have begun. ``start`` sets it last, and goes on if it was cut off before."""
-        self.lingering = False
-        """Whether it did not begin, and a packet may come nevertheless."""
 
 
 class CompletionPort(Protocol):
@@ -139,6 +137,9 @@ class CompletionPort(Protocol):
 
     def start(self, operation: Operation) -> bool:
         """Begin it; false if the system refuses."""
+
+    def is_outstanding(self, operation: Operation) -> bool:
+        """Tell whether a packet of it is still to come: it has begun, or was refused and one comes nevertheless."""
 
     def cancel(self, operation: Operation) -> None:
         """Have it end soon. Its packet still comes. Nothing happens if it has ended, or not begun."""
@@ -170,8 +171,9 @@ def describe(fd: int) -> Kind:
             elif not stat.S_ISSOCK(os.fstat(fd).st_mode):
                 raise OSError(errno.ENOTSOCK, os.strerror(errno.ENOTSOCK))
             return Kind.UNKNOWN
+        # The family only says how much room there is for an address, for which Windows wants to have enough.
         # Not ``found = ...``: if a signal handler raised before that was stored, the object would close the number.
-        for found in starmap(socket.SocketType, [(socket.AF_INET, socket.SOCK_STREAM, 0, fd)]):
+        for found in starmap(socket.SocketType, [(socket.AF_INET6, socket.SOCK_STREAM, 0, fd)]):
             try:
                 kind = _describe(found)
             finally:
@@ -221,8 +223,11 @@ class _Watcher(Thread):
         self._kick.setblocking(False)
         self._over = False
 
+    def has(self, address: int) -> bool:
+        return address in self._watches
+
     def has_room_for(self, address: int) -> bool:
-        return address in self._watches or len(self._watches) < CHUNK
+        return self.has(address) or len(self._watches) < CHUNK
 
     def add(self, address: int, fd: int, bit: int, may_fail: bool) -> None:
         self._watches[address] = (fd, bit, may_fail)
@@ -306,6 +311,10 @@ class Watchers:
             if thread.ident is None:
                 thread.start()
             thread.add(operation.address, operation.fd, operation.bit, may_fail)
+
+    def has(self, operation: Operation) -> bool:
+        """Tell whether a watch is under way."""
+        return any(thread.has(operation.address) for thread in self._threads)
 
     def cancel(self, operation: Operation) -> None:
         """End a watch, with its packet."""
@@ -438,13 +447,17 @@ class WindowsPort:
                 operation.overlapped.WSARecv(operation.fd, 0, socket.MSG_PEEK if operation.peek else 0)
             except (OSError, ValueError) as error:
                 if not operation.has_begun():
-                    operation.lingering = isinstance(error, OSError) and error.errno == TOO_LARGE
                     return False
                 if isinstance(error, OSError):
                     raise  # a signal handler's: the call was through
                 # ValueError: it was attempted before, and a signal handler raised then.
         operation.started = True
         return True
+
+    def is_outstanding(self, operation: Operation) -> bool:
+        if isinstance(operation, _Receive):
+            return operation.overlapped.error == TOO_LARGE or operation.has_begun()
+        return self._watchers.has(operation)
 
     def cancel(self, operation: Operation) -> None:
         if not isinstance(operation, _Receive):
@@ -489,7 +502,7 @@ class WindowsPort:
     def close(self, outstanding: dict[int, Operation]) -> None:
         self._watchers.close()
         for address, operation in list(outstanding.items()):
-            if isinstance(operation, _Receive) and (operation.lingering or operation.has_begun()):
+            if isinstance(operation, _Receive) and self.is_outstanding(operation):
                 self.cancel(operation)
             else:
                 outstanding.pop(address, None)  # no packet comes

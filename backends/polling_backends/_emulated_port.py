@@ -219,7 +219,6 @@ class EmulatedPort:
             if (request.fd, request.bit) in self._requests:
                 raise Misuse(f"an operation of this kind is outstanding already on descriptor {request.fd}")
             if request.receives and not self._begin_receive(request):
-                operation.lingering = request.outstanding
                 return False
             request.outstanding = True
             self._outstanding[request.address] = request
@@ -252,6 +251,10 @@ class EmulatedPort:
             if error.errno is None:
                 raise  # a signal handler's
             return False  # closed
+
+    def is_outstanding(self, operation: Operation) -> bool:
+        assert isinstance(operation, _Memory)
+        return operation.request.outstanding
 
     def cancel(self, operation: Operation) -> None:
         assert isinstance(operation, _Memory)
@@ -328,7 +331,7 @@ class EmulatedPort:
             append((error, 0, 0, request.address))
 
     def _ask(self, fd: int) -> None:
-        """Have poll(2) look at a number for what is pending there, and at once if it waits."""
+        """Have poll(2) look at a number for what is pending there, from its next call on."""
         flags = ASKED[(READ if (fd, READ) in self._requests else 0) | (WRITE if (fd, WRITE) in self._requests else 0)]
         if flags:
             self._poll.register(fd, flags)

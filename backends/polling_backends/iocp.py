@@ -109,11 +109,10 @@ else:
 class _Socket:
     """A socket, from ``register`` to ``deregister``, and the operation outstanding for each direction."""
 
-    __slots__ = ("fd", "futile", "kind", "operations")
+    __slots__ = ("fd", "futile", "operations")
 
-    def __init__(self, fd: int, kind: Kind) -> None:
+    def __init__(self, fd: int) -> None:
         self.fd = fd
-        self.kind = kind
         self.futile = 0  # receives begun since there was something to read
         self.operations: dict[int, Operation] = {}
 
@@ -169,17 +168,17 @@ class IocpBackend(Backend):
     # -- registering -----------------------------------------------------------------------------------
 
     def register(self, fd: int, interest: Interest, mode: Mode) -> None:
-        kind = describe(fd)
+        describe(fd)  # or raise
         with self._lock:
             former = self._watches.get(fd)
             if former is not None:  # its deregistration was cut off
                 self._cancel(former.socket)
             self._bind(fd)
-            self._install(_Watch(_Socket(fd, kind), interest, mode))
+            self._install(_Watch(_Socket(fd), interest, mode))
         self._kick()
 
     def reregister(self, fd: int, interest: Interest, mode: Mode) -> None:
-        kind = describe(fd)
+        describe(fd)  # or raise
         with self._lock:
             watch = self._watches.get(fd)
             if watch is None:  # it was closed when it was looked at
@@ -187,8 +186,7 @@ class IocpBackend(Backend):
             socket = watch.socket
             if self._bind(fd):  # the number means another socket by now
                 self._cancel(socket)
-                socket = _Socket(fd, kind)
-            socket.kind = kind
+                socket = _Socket(fd)
             self._install(_Watch(socket, interest, mode))
         self._kick()
 
@@ -350,6 +348,9 @@ class IocpBackend(Backend):
             waiting = watch.armed & ~bits
             try:
                 begun = [self._begin(watch.socket, bit) for bit in (READ, WRITE) if waiting & bit]
+            except BaseException:
+                self._forget_unbegun(watch.socket)
+                raise
             finally:
                 present = self._watches.get(fd)
                 if present is None or present.socket is not watch.socket:
@@ -361,34 +362,41 @@ class IocpBackend(Backend):
         """Begin an operation, if there is none outstanding; false if the socket must be looked at again instead."""
         operation = socket.operations.get(bit)
         if operation is None:
-            if socket.kind is Kind.UNCONNECTED:
-                socket.kind = describe_if_open(socket.fd) or socket.kind
+            kind = describe_if_open(socket.fd)  # now: the number may mean another socket than when it was registered
             receives = (
                 bit == READ
-                and socket.kind in (Kind.STREAM, Kind.DATAGRAM)
+                and kind in (Kind.STREAM, Kind.DATAGRAM)
                 and _BOUND_TO.get(socket.fd) is self._mark
                 and socket.futile < FUTILE
             )
-            operation = self._prepare(socket, bit, receives)
+            operation = self._prepare(socket, bit, kind if receives else None)
         elif operation.started:
             return True
         if self._port.start(operation):
             return True
-        del socket.operations[bit]
-        if operation.lingering:
-            return False
-        del self._operations[operation.address]
-        return self._port.start(self._prepare(socket, bit, receives=False))
+        is_outstanding = self._port.is_outstanding(operation)
+        if not is_outstanding:
+            self._operations.pop(operation.address, None)
+        socket.operations.pop(bit, None)
+        return not is_outstanding and self._port.start(self._prepare(socket, bit))
 
-    def _prepare(self, socket: _Socket, bit: int, receives: bool) -> Operation:
-        if receives:
+    def _prepare(self, socket: _Socket, bit: int, receive_from: Kind | None = None) -> Operation:
+        """Prepare a receive, from a socket of a kind that can be received from, or a watch."""
+        if receive_from:
             socket.futile += 1
-            operation = self._port.receive(socket.fd, socket.kind is Kind.DATAGRAM, socket)
+            operation = self._port.receive(socket.fd, receive_from is Kind.DATAGRAM, socket)
         else:
             operation = self._port.watch(socket.fd, bit, socket)
-        self._operations[operation.address] = operation
         socket.operations[bit] = operation
+        self._operations[operation.address] = operation
         return operation
+
+    def _forget_unbegun(self, socket: _Socket) -> None:
+        """Forget what an exception has kept from beginning, since no packet will come of it."""
+        for operation in list(socket.operations.values()):
+            if not self._port.is_outstanding(operation):
+                self._operations.pop(operation.address, None)
+                socket.operations.pop(operation.bit, None)
 
     def _drop(self, watch: _Watch) -> None:
         """Forget a closed number, unless it was opened anew since it was looked at."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterable, Sequence
 
-from polling import Mode
+from polling import Interest, Mode
 from polling.backend import Pair
 from polling_backends._completion_port import READ, Kind, Operation, describe
 from polling_backends._emulated_port import EmulatedPort, _Request
@@ -97,6 +97,23 @@ class DatagramsAreEaten(IocpBackend):
 
     breaks = ("UDP-01",)
     open_port = _Eating
+
+
+class KindIsRemembered(IocpBackend):
+    """What kind of socket a number means is asked once, and not each time that an operation begins."""
+
+    breaks = ("REG-28",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._kinds: dict[_Socket, Kind | None] = {}
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        super().register(fd, interest, mode)
+        self._kinds[self._watches[fd].socket] = describe(fd)
+
+    def _prepare(self, socket: _Socket, bit: int, receive_from: Kind | None = None) -> Operation:
+        return super()._prepare(socket, bit, receive_from and self._kinds.get(socket))
 
 
 class _Accepting(_Believing):

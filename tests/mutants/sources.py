@@ -117,6 +117,19 @@ class NamelessIsUnconnected(Fetching):
                 return False
 
 
+class OnlyIPv4(EpollBackend):
+    """It asks a socket for its address, with room for one of IPv4 only, and says what the system says."""
+
+    breaks = ("SRC-06",)
+
+    def register(self, fd: int, interest: Interest, mode: Mode) -> None:
+        if stat.S_ISSOCK(os.fstat(fd).st_mode):
+            with socket.socket(fileno=os.dup(fd)) as duplicate:
+                if duplicate.family is socket.AF_INET6:
+                    raise OSError(errno.EFAULT, os.strerror(errno.EFAULT))
+        super().register(fd, interest, mode)
+
+
 class ReadinessIsBytes(Fetching):
     """It asks how many bytes there are, and an empty datagram has none."""
 

@@ -26,7 +26,7 @@ from polling import (
     Waker,
 )
 from polling_conformance.durations import SILENCE
-from polling_conformance.ends import End, Ends, drain, duplicate, recv, send
+from polling_conformance.ends import End, Ends, arrived, drain, duplicate, recv, send
 from polling_conformance.harness import Harness
 
 __all__ = ["OwnershipRules"]
@@ -60,22 +60,26 @@ class OwnershipRules(Harness):
         self.expect_silence(poll)
 
     def _open_under(self, number: int) -> tuple[socket.socket, socket.socket]:
-        """Open sockets until one has *number*, and connect it; give it and its peer.
+        """Open a stream under *number*; give it, connected, and its peer.
 
-        The lowest free number comes next on POSIX, so this ends soon. Not ``socketpair``: on Windows that opens a
-        listener first, which would have the number, and closes it again.
+        Not ``socketpair``: on Windows that opens a listener first, which would have the number, and closes it again.
         """
+        one = self._socket_under(number, socket.SOCK_STREAM)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            one.connect(listener.getsockname())
+            other, _ = listener.accept()
+        self._keep(other)
+        for end in one, other:
+            end.setblocking(False)
+        return one, other
+
+    def _socket_under(self, number: int, kind: socket.SocketKind) -> socket.socket:
+        """Open sockets until one has *number*. The lowest free number comes next on POSIX, so this ends soon."""
         for _ in range(BOUND):
-            one = socket.socket()
+            one = socket.socket(socket.AF_INET, kind)
             self._keep(one)
             if one.fileno() == number:
-                with socket.create_server(("127.0.0.1", 0)) as listener:
-                    one.connect(listener.getsockname())
-                    other, _ = listener.accept()
-                self._keep(other)
-                for end in one, other:
-                    end.setblocking(False)
-                return one, other
+                return one
         pytest.skip("this platform does not give a closed descriptor's number to the next")
 
     # -- REG-08: the other end is gone ---------------------------------------------------------------
@@ -542,6 +546,33 @@ class OwnershipRules(Harness):
             self.expect_error(PollingError, poll.deregister, source)
         send(far, b"x")
         self.expect_events(poll, {"near": "r"})
+
+    # -- REG-28: what comes for others -----------------------------------------------------------------
+
+    @pytest.mark.parametrize("state", ["idle", "reported"])
+    def test_REG_28_what_comes_for_the_next_owner_of_a_number_is_left_for_it(
+        self, poll: Poll[object], state: str
+    ) -> None:
+        near, far = self.tcp_pair()
+        poll.register(near, "near")
+        if state == "reported":
+            send(far, b"x")
+            self.expect_events(poll, {"near": "r"})
+            recv(near)
+        else:
+            self.expect_silence(poll)
+        number = near.fileno()
+        near.close()
+        stranger = self._socket_under(number, socket.SOCK_DGRAM)
+        stranger.bind(("127.0.0.1", 0))
+        stranger.setblocking(False)
+        self.expect_silence(poll)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(b"for the stranger", stranger.getsockname())
+        self.expect_silence(poll)
+        arrived(stranger)
+        received = recv(stranger)
+        self.check(received == b"for the stranger", "the datagram is there", received)
 
 
 class Alias:

@@ -124,6 +124,37 @@ class SourceRules(Situations):
             assert recv(end) == b""
             poll.deregister(end)
 
+    def test_SRC_06_sockets_of_ipv6_are_watched_as_any(self, poll: Poll[object]) -> None:
+        try:
+            listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
+        except OSError as error:
+            pytest.skip(f"this machine has no IPv6: {error}")
+        datagrams, sender = (socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2))
+        self._keep(listener, datagrams, sender)
+        datagrams.bind(("::1", 0))
+        listener.setblocking(False)
+        datagrams.setblocking(False)
+        for mode in self.modes():
+            poll.register(listener, "listener", Interest.READABLE, mode)
+            poll.register(datagrams, "datagrams", Interest.READABLE, mode)
+            self.expect_silence(poll)
+            near = socket.socket(socket.AF_INET6)
+            self._keep(near)
+            near.setblocking(False)
+            near.connect_ex(listener.getsockname())
+            poll.register(near, "near", Interest.WRITABLE, mode)
+            self.expect_events(poll, {"near": "w", "listener": "r"})
+            far, _ = listener.accept()
+            self._keep(far)
+            poll.reregister(near, "near", Interest.READABLE, mode)
+            self.expect_silence(poll)
+            send(far, b"x")
+            sender.sendto(b"x", datagrams.getsockname())
+            self.expect_events(poll, {"near": "r", "datagrams": "r"})
+            assert recv(near) == recv(datagrams) == b"x"
+            for source in listener, datagrams, near:
+                poll.deregister(source)
+
     # -- datagrams -----------------------------------------------------------------------------------------
 
     def test_UDP_01_an_empty_datagram_is_readable_and_read_once(self, poll: Poll[object]) -> None:
