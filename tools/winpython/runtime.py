@@ -97,6 +97,8 @@ def lay_out(folder: Path) -> Path:
         module.write_text(module.read_text("utf-8").replace('hasattr(_winapi, "CopyFile2")', "False"), "utf-8")
         module = made / "Lib" / "socket.py"
         before, opening, after = module.read_text("utf-8").partition(OPENING)
+        if not opening:
+            sys.exit("winpython: the module socket of this Python opens sockets otherwise than was expected")
         module.write_text(f"{before}        with _opening:\n    {opening}{after}{APART}", "utf-8")
         # What is frozen into the libraries calls this as the class method that it is in later patch releases.
         module = made / "Lib" / "importlib" / "metadata" / "__init__.py"
