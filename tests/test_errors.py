@@ -149,8 +149,49 @@ def test_other_errors_of_fileno_pass_through(poll: Poll, registered: socket.sock
         poll.reregister(source, "source", Interest.READABLE, Mode.LEVEL)
     with pytest.raises(ZeroDivisionError):
         poll.rearm(source)
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(NotRegisteredError):
         poll.deregister(source)
+
+
+class Connection:
+    """A source of a library that has an error of its own for what is closed, as those for databases have."""
+
+    def __init__(self, sock: socket.socket, error: Exception) -> None:
+        self._socket = sock
+        self._error = error
+        self.is_closed = False
+
+    def fileno(self) -> int:
+        if self.is_closed:
+            raise self._error
+        return self._socket.fileno()
+
+
+@pytest.mark.parametrize("is_deregistered", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError("closed"), AttributeError("it was let go of")], ids=repr)
+def test_a_source_with_an_error_of_its_own_once_closed_disturbs_no_wait_and_is_deregistered(
+    poll: Poll, ends: tuple[socket.socket, socket.socket], error: Exception, is_deregistered: bool
+) -> None:
+    near, far = ends
+    others = socket.socketpair()
+    with others[0], others[1]:
+        connection = Connection(near, error)
+        poll.register(connection, "connection")
+        poll.register(others[0], "other")
+        far.send(b"x")
+        others[1].send(b"x")
+        assert {event.token for event in poll.poll(10)} == {"connection", "other"}
+        connection.is_closed = True
+        if is_deregistered:
+            poll.deregister(connection)
+            with pytest.raises(NotRegisteredError):
+                poll.deregister(connection)
+        for _ in range(600):  # now and then each source is asked
+            assert "other" in {event.token for event in poll.poll(10)}
+        assert [event.token for event in poll.poll(10)] == ["other"]
+        if isinstance(error, AttributeError):
+            with pytest.raises(InvalidSourceError):
+                poll.register(connection, "again")
 
 
 def test_a_closed_file_and_a_closed_pipe_end_are_closed_sources(poll: Poll, registered: socket.socket) -> None:

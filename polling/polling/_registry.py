@@ -99,10 +99,13 @@ def number_of(source: object) -> int:
         number = source.fileno()  # type: ignore[attr-defined]  # that it has none is one of the answers
     except (AttributeError, ValueError):
         return -1
-    except OSError as error:
-        if is_from_handler(error):
-            raise
-        return -1
+    except Exception:
+        # Each library has an error of its own for a closed object. A signal handler's does not come twice.
+        try:
+            source.fileno()  # type: ignore[attr-defined]  # as above
+        except Exception:
+            return -1
+        raise
     return number if type(number) is int else -1
 
 

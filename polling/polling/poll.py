@@ -47,7 +47,7 @@ from time import monotonic
 
 from polling import _loader
 from polling._closing import Closing
-from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table, is_from_handler
+from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table, is_from_handler, number_of
 from polling._report import ReportingSource
 from polling._typing import TYPE_CHECKING, Generic, T
 from polling.backend import Backend, Capability
@@ -325,14 +325,15 @@ class Poll(Closing, Generic[T]):
         """
         try:
             fd = source.fileno()  # type: ignore[union-attr]  # an int has none, nor has user space: see below
-        except AttributeError as error:
+        except Exception as error:
             if isinstance(source, UserSource):
                 return self._deregister_user(source)
-            fd = _number(source, error)
-        except (ValueError, OSError) as error:
-            if is_from_handler(error):
-                raise
-            fd = -1  # some objects raise once they are closed, others say -1
+            if type(source) is int or not hasattr(source, "fileno"):
+                fd = _number(source, error)
+            elif number_of(source) >= 0:
+                raise  # a signal handler's
+            else:
+                fd = -1  # some objects raise once they are closed, each in its own way; others say -1
         table = self._table
         lock = table.lock
         try:
@@ -877,7 +878,7 @@ def _number(source: object, error: Exception) -> int:
         return source
     if is_from_handler(error):
         raise error
-    if isinstance(error, (ValueError, OSError)):
+    if isinstance(error, (ValueError, OSError)) or hasattr(source, "fileno"):
         raise InvalidSourceError(f"{source!r} is closed, or has no descriptor: {error}") from None
     raise TypeError(f"a source is an int or has a method fileno(), not {type(source).__name__}") from None
 
