@@ -1,16 +1,18 @@
-"""Sockets and pipes apart from any poll."""
+"""Sockets and pipes, most of them apart from any poll."""
 
 from __future__ import annotations
 
 import socket
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from select import select
 
 import pytest
 
-from polling.net import PipeReader, TcpListener, TcpStream, UdpSocket, UnixListener, pipe
+from polling import Interest, Mode, Poll, available_backends
+from polling.net import PipeReader, TcpListener, TcpStream, UdpSocket, UnixListener, UnixStream, pipe
 from polling_conformance.ends import reset
 
 
@@ -80,3 +82,59 @@ def read_soon(reader: PipeReader) -> bytes:
     while True:
         with suppress(BlockingIOError):
             return reader.read()
+
+
+class Subclass(TcpStream):
+    """A stream whose method stands before those that report."""
+
+    __slots__ = ()
+
+    def receive(self) -> bytes:
+        return super().recv(10)
+
+
+@pytest.mark.parametrize("backend", available_backends())
+def test_what_a_subclass_reads_by_super_is_reported(backend: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        near = Subclass.adopt(socket.create_connection(listener.getsockname()))
+        far, _ = listener.accept()
+    with Poll(backend) as poll, near, far:
+        poll.register(near, "near", Interest.READABLE, Mode.EDGE)
+        for _ in range(3):
+            far.send(b"x")
+            assert [event.token for event in poll.poll(10)] == ["near"]
+            assert near.receive() == b"x"
+            with pytest.raises(BlockingIOError):
+                near.receive()
+
+
+@pytest.mark.skipif(not hasattr(socket, "AF_UNIX"), reason="this system has no Unix sockets")
+@pytest.mark.parametrize("backend", available_backends())
+def test_a_connect_begins_the_edges_anew(backend: str, tmp_path: Path) -> None:
+    place = tmp_path / "socket"
+    with UnixListener.open(place) as listener, Poll(backend) as poll, UnixStream.adopt(unconnected()) as near:
+        poll.register(near, "near", Interest.READ_WRITE, Mode.EDGE)
+        poll.poll(0)  # on some systems what is not connected counts as hung up
+        near.connect(str(place))
+        far, _ = listener.accept()
+        with far:
+            far.send(b"x")
+            deadline = time.monotonic() + 10
+            while not any(event.readable for event in poll.poll(10)):
+                assert time.monotonic() < deadline
+
+
+def unconnected() -> socket.socket:
+    if sys.platform == "win32":
+        raise NotImplementedError("it has no Unix sockets")
+    return socket.socket(socket.AF_UNIX)
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this Python has no IPv6")
+def test_every_interface_of_ipv6_is_not_every_one_of_ipv4() -> None:
+    try:
+        listener = TcpListener.open(("", 0, 0, 0))
+    except OSError as error:
+        pytest.skip(f"this machine has no IPv6: {error}")
+    with listener:
+        assert listener.family == socket.AF_INET6

@@ -54,13 +54,12 @@ R = TypeVar("R")
 
 _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
-_BEGUN: Final = (0, errno.EINPROGRESS, errno.EWOULDBLOCK, getattr(errno, "WSAEWOULDBLOCK", 0))
 
 _GONE: Final = (errno.ECONNRESET, errno.ENOTCONN)  # what Windows and Wine say for ECONNABORTED
 _AT_ONCE: Final = b"\1\0\0\0"  # Windows' struct linger: on, for 0 seconds
 _READING: Final = Interest.READABLE | Interest.PRIORITY  # what reading until it would block has used up
-_READS: Final = ("accept", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
-_WRITES: Final = ("connect", "send", "sendall", "sendmsg", "sendto")
+_READS: Final = ("_accept", "recv", "recv_into", "recvfrom", "recvfrom_into", "recvmsg", "recvmsg_into")
+_WRITES: Final = ("send", "sendall", "sendmsg", "sendto")
 
 
 class _Socket(ReportingSource, socket.socket):
@@ -415,10 +414,10 @@ _SocketT = TypeVar("_SocketT", bound=_Socket)
 def _resolve(address: InetAddress, kind: socket.SocketKind) -> tuple[int, Any]:
     """Give family and socket address for host and port."""
     host, port = address[0], address[1]
-    if not host:
-        return socket.AF_INET, ("", port)
     if len(address) == 4:
         return socket.AF_INET6, address
+    if not host:
+        return socket.AF_INET, ("", port)
     # Without the port, which some resolvers cut to 16 bits; bind and connect refuse what is none.
     family, _, _, _, resolved = socket.getaddrinfo(host, None, type=kind)[0]
     return family, (resolved[0], port, *resolved[2:])
@@ -439,55 +438,62 @@ def _bound(sock: _SocketT, address: Any) -> _SocketT:
     return sock
 
 
-_REPORTING: Final[dict[type[_Socket], type[_Socket]]] = {}
-_PLAIN: Final[dict[type[_Socket], type[_Socket]]] = {}
+def _reporting(name: str, interest: Interest) -> Callable[..., Any]:
+    """Give the method of that name that reports when it would block."""
+    method = getattr(socket.socket, name)
 
-
-def _reporting_type(plain: type[_Socket]) -> type[_Socket]:
-    """Give the subclass of *plain* whose I/O reports would-blocks, under the same name."""
-    made = _REPORTING.get(plain)
-    if made is None:
-        members: dict[str, object] = {"__slots__": (), "__module__": plain.__module__, "__doc__": plain.__doc__}
-        for names, interest in ((_READS, _READING), (_WRITES, Interest.WRITABLE)):
-            for name in names:
-                if hasattr(plain, name):
-                    members[name] = _reporting_method(getattr(plain, name), interest)
-        members["connect_ex"] = _reporting_connect_ex(plain)
-        members["dup"] = _plain_dup(plain)
-        made = type(plain.__name__, (plain,), members)
-        made.__qualname__ = plain.__qualname__
-        _REPORTING[plain] = made
-        _PLAIN[made] = plain
-    return made
-
-
-def _reporting_method(method: Callable[..., R], interest: Interest) -> Callable[..., R]:
-    def call(self: _Socket, *args: Any, **kwargs: Any) -> R:
+    def call(self: _Socket, *args: Any, **kwargs: Any) -> Any:
         try:
             return method(self, *args, **kwargs)
         except BlockingIOError:
             self._would_block(interest)
             raise
 
-    call.__name__ = call.__qualname__ = method.__name__
+    call.__name__ = call.__qualname__ = name
     call.__doc__ = method.__doc__
     return call
 
 
-def _reporting_connect_ex(plain: type[_Socket]) -> Callable[[_Socket, Any], int]:
-    def connect_ex(self: _Socket, address: Any) -> int:
-        error = plain.connect_ex(self, address)
-        if error and error in (*_BEGUN, errno.EALREADY):
-            self._would_block(Interest.WRITABLE)
-        return error
+class _ReportingCalls(socket.socket):
+    """The calls that report. It stands right before ``socket.socket``, so that ``super()`` in a subclass finds it."""
 
-    return connect_ex
+    __slots__ = ()
 
+    # What is not connected may count as hung up, which has used up the edges of both directions.
 
-def _plain_dup(plain: type[_Socket]) -> Callable[[_Socket], _Socket]:
-    def dup(self: _Socket) -> _Socket:
-        copy = plain.dup(self)
-        copy.__class__ = plain
+    def connect(self, address: Any) -> None:
+        try:
+            super().connect(address)
+        finally:
+            self._would_block(_READING | Interest.WRITABLE)  # type: ignore[attr-defined]  # the other base has it
+
+    def connect_ex(self, address: Any) -> int:
+        try:
+            return super().connect_ex(address)
+        finally:
+            self._would_block(_READING | Interest.WRITABLE)  # type: ignore[attr-defined]
+
+    def dup(self) -> Any:
+        copy = super().dup()
+        copy.__class__ = _PLAIN[type(self)]
         return copy
 
-    return dup
+
+for _name in (*_READS, *_WRITES):
+    if hasattr(socket.socket, _name):  # not every system has all
+        setattr(_ReportingCalls, _name, _reporting(_name, _READING if _name in _READS else Interest.WRITABLE))
+
+_REPORTING: Final[dict[type[_Socket], type[_Socket]]] = {}
+_PLAIN: Final[dict[type[Any], type[Any]]] = {}
+
+
+def _reporting_type(plain: type[_Socket]) -> type[_Socket]:
+    """Give the subclass of *plain* whose I/O reports would-blocks, under the same name."""
+    made = _REPORTING.get(plain)
+    if made is None:
+        members = {"__slots__": (), "__module__": plain.__module__, "__doc__": plain.__doc__}
+        made = type(plain.__name__, (plain, _ReportingCalls), members)
+        made.__qualname__ = plain.__qualname__
+        _REPORTING[plain] = made
+        _PLAIN[made] = plain
+    return made
