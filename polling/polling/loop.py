@@ -18,7 +18,7 @@ import sys
 from polling._closing import Closing
 from polling._typing import TYPE_CHECKING, Generic, T
 from polling.channel import Channel
-from polling.errors import NotRegisteredError
+from polling.errors import ChannelClosedError, NotRegisteredError, PollClosedError
 from polling.event import Interest, Mode
 from polling.iosource import IoSource
 from polling.poll import Poll
@@ -132,7 +132,7 @@ class EventLoop(Closing, Generic[T, M, S]):
         """
         try:
             self._poll.deregister(source)
-        except NotRegisteredError:
+        except (NotRegisteredError, PollClosedError):
             pass
         inner = source._obj if isinstance(source, IoSource) else source
         if isinstance(inner, socket.socket):
@@ -221,8 +221,12 @@ class EventLoop(Closing, Generic[T, M, S]):
                 states = self._timer.expired()
                 self._left += [(self._take_timeout, states[::-1])]
             elif source is self._channel.receiver:
-                messages = self._channel.receiver.drain()
-                self._left += [(self._take_message, messages[::-1])]
+                try:
+                    messages = self._channel.receiver.drain()
+                except ChannelClosedError:  # the sender is closed, which ends the messages and not the loop
+                    self.deregister(source)
+                else:
+                    self._left += [(self._take_message, messages[::-1])]
             del events[-1]
         elif isinstance(source, Signals):
             numbers = source.receive()

@@ -112,6 +112,20 @@ class LoopRules(Harness):
         ready = [call for call in handler.calls if call[0] == "ready"]
         self.check(ready == [("ready", "again")], "ready once, under the new token", ready)
 
+    def test_LOP_01_who_closes_the_channel_ends_the_messages_and_not_the_loop(self) -> None:
+        loop, handler = self._loop(), Recorder()
+        near, far = self.socketpair()
+        loop.register(near, "near")
+        with loop.channel() as sender:
+            sender.send("last words")
+        for _ in range(3):
+            loop.run_once(handler, 0)
+        self.check(("notify", "last words") in handler.calls, "what was sent before", handler.calls)
+        send(far, b"x")
+        arrived(near)
+        loop.run_once(handler, 0)
+        self.check(("ready", "near") in handler.calls, "the sources are served", handler.calls)
+
     def test_LOP_01_signals_go_to_their_method(self) -> None:
         loop, handler = self._loop(), Recorder()
         with self.signals([signal.SIGTERM]) as signals:
