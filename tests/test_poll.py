@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -26,7 +28,7 @@ from polling import (
     available_backends,
 )
 from polling.backend import Pair, Wait
-from polling.net import TcpListener, TcpStream, UdpSocket
+from polling.net import TcpListener, TcpStream, UdpSocket, pipe
 from polling_backends.poll import PollBackend
 from polling_conformance.ends import drain, fill
 from polling_conformance.interrupt import Interrupter, Struck, at_each_step, strike
@@ -414,3 +416,20 @@ def test_a_handler_that_makes_changes_in_the_midst_of_a_wait_is_heeded_from_then
             poll.deregister(near)
 
     assert at_each_step(scene, poll) > 3
+
+
+def test_nothing_that_closes_is_copied_and_an_event_is_its_own_copy(poll: Poll[object], sockets: Sockets) -> None:
+    near, far = sockets
+    reader, writer = pipe()
+    with reader, writer:
+        for copied in copy.copy, copy.deepcopy, pickle.dumps:
+            for original in poll, reader:
+                with pytest.raises(TypeError, match=r"copy|pickle"):
+                    copied(original)
+    poll.register(near, "near")
+    far.send(b"x")
+    (event,) = poll.poll(10)
+    assert copy.copy(event) is event
+    assert copy.deepcopy([event])[0] is event
+    with pytest.raises(TypeError, match="Event"):
+        pickle.dumps(event)

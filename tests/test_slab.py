@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -165,3 +167,18 @@ def test_it_agrees_with_a_dictionary() -> None:
             model[key] = value
         assert len(slab) == len(model)
     assert list(slab.items()) == sorted(model.items())
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda slab: pickle.loads(pickle.dumps(slab))])
+def test_a_copy_is_a_slab_of_its_own(copied: Callable[[Slab[str]], Slab[str]]) -> None:
+    slab: Slab[str] = Slab(3)
+    first, second = slab.insert("first"), slab.insert("second")
+    slab.pop(first)
+    other = copied(slab)
+    assert dict(other) == dict(slab) == {second: "second"}
+    assert other.insert("third") == slab.insert("another")
+    assert sorted(other.values()) == ["second", "third"]
+    assert sorted(slab.values()) == ["another", "second"]
+    other.insert("last")
+    with pytest.raises(SlabFullError):
+        other.insert("too much")

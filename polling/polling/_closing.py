@@ -6,7 +6,7 @@ TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+    from typing import NoReturn, Self
 
 __all__ = ["Closing"]
 
@@ -18,6 +18,9 @@ class Closing:
 
     def close(self) -> None:
         raise NotImplementedError
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError(f"cannot copy or pickle {type(self).__name__!r} object")  # two would close the same
 
     def __enter__(self) -> Self:
         return self

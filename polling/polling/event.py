@@ -136,6 +136,15 @@ class Event(Generic[T]):
     def __delattr__(self, name: str) -> NoReturn:
         raise AttributeError(f"an Event is immutable: cannot delete {name!r}")
 
+    def __copy__(self) -> Event[T]:
+        return self  # it is immutable, and nothing but itself
+
+    def __deepcopy__(self, _memo: object) -> Event[T]:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("an Event cannot be pickled: it means something to its own poll only")
+
     def __repr__(self) -> str:
         said = " ".join(name for name in Readiness._fields if getattr(self, name))
         return f"<Event {self.token!r}: {said}>"

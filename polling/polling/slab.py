@@ -13,7 +13,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Slab"]
 
-_VACANT: Final[Any] = object()
+
+class _Vacant:
+    """What stands where there is no value: the class itself, which copies and pickles as what it is."""
+
+
+_VACANT: Final[Any] = _Vacant
 
 
 class Slab(Mapping[int, T]):
@@ -102,6 +107,11 @@ class Slab(Mapping[int, T]):
 
     def __iter__(self) -> Iterator[int]:
         return (key for key, value in enumerate(self._entries) if value is not _VACANT)
+
+    def __copy__(self) -> Slab[T]:
+        copy: Slab[T] = Slab(self._capacity)
+        copy._entries, copy._free, copy._size = self._entries[:], self._free[:], self._size
+        return copy
 
     def __repr__(self) -> str:
         return f"Slab({dict(self)!r})"
