@@ -273,6 +273,12 @@ def test_an_entry_point_to_something_else_is_a_type_error(install: Install) -> N
         Poll("wrong")
 
 
+def test_an_entry_point_to_a_module_is_a_type_error(install: Install) -> None:
+    install(wrong="strangers")
+    with pytest.raises(TypeError, match=r"'wrong' is strangers:?, which is no subclass"):
+        Poll("wrong")
+
+
 def test_a_stranger_s_real_entry_point_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same without a stand-in: a package's metadata in a folder on the path."""
     (tmp_path / "someone.py").write_text("from polling_backends.poll import PollBackend as Theirs\n")

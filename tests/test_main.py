@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import polling
 from polling.__main__ import MEANINGS
@@ -37,6 +39,23 @@ def test_it_says_when_the_variable_chooses() -> None:
 
 def test_it_says_when_the_variable_names_nothing() -> None:
     assert "Poll() takes: nothing: there is no backend 'nix'" in page(POLLING_BACKEND="nix")
+
+
+def test_a_strangers_broken_backend_is_one_line_of_it(tmp_path: Path) -> None:
+    broken = (
+        "from polling import Backend\nclass B(Backend):\n    @classmethod\n    def unavailable_reason(cls): 1 / 0\n"
+    )
+    (tmp_path / "broken_module.py").write_text(broken)
+    metadata = tmp_path / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text("[polling.backends]\nbroken = broken_module:B\nlost = nowhere:B\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    for chosen in "broken", "lost":
+        said = page(PYTHONPATH=path, POLLING_BACKEND=chosen)
+        assert re.search(rf"Poll\(\) takes: nothing: {chosen}", said)
+        assert "\nbroken: cannot be asked: ZeroDivisionError" in said
+        assert "\nlost: cannot be asked: ModuleNotFoundError" in said
 
 
 def test_every_capability_has_words() -> None:

@@ -61,12 +61,13 @@ def report() -> str:
         lines.append("")
         try:
             backend = load_backend(name)
+            reason = backend.unavailable_reason()
+            abilities = _abilities(backend)
         except Exception as error:  # a stranger's package: whatever it raises is what there is to say
-            lines.append(f"{name}: cannot be loaded: {error!r}")
+            lines.append(f"{name}: cannot be asked: {error!r}")
             continue
-        reason = backend.unavailable_reason()
         lines.append(f"{name}: {'available' if reason is None else f'not here: {reason}'}")
-        lines.extend(_abilities(backend))
+        lines.extend(abilities)
     return "\n".join(lines) + "\n"
 
 
@@ -78,6 +79,8 @@ def _choice() -> str:
         reason = load_backend(wanted).unavailable_reason()
     except PollingError as error:
         return f"nothing: {error}"
+    except Exception as error:  # as below
+        return f"nothing: {wanted}, {VARIABLE}: {error!r}"
     why = f"as the environment variable {VARIABLE} says"
     return f"{wanted}, {why}" if reason is None else f"nothing: {wanted}, {why}, cannot run here: {reason}"
 

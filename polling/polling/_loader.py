@@ -78,7 +78,7 @@ def load_backend(name: str) -> type[Backend]:
 
     module, _, attributes = address.partition(":")
     found: object = import_module(module)
-    for attribute in attributes.split("."):
+    for attribute in filter(None, attributes.split(".")):
         found = getattr(found, attribute)
     if not (isinstance(found, type) and issubclass(found, Backend)):
         raise TypeError(f"backend {name!r} is {address}, which is no subclass of polling.Backend")
@@ -136,4 +136,8 @@ def _strangers() -> dict[str, str]:
     """Give name and address of the backends of installed packages, ours excepted."""
     from importlib.metadata import entry_points  # a slow import, which the built-in names do without
 
-    return {point.name: point.value for point in entry_points(group=ENTRY_POINTS) if point.name not in BUILT_IN}
+    return {
+        point.name: f"{point.module}:{point.attr or ''}"
+        for point in entry_points(group=ENTRY_POINTS)
+        if point.name not in BUILT_IN
+    }
