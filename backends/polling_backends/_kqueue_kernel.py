@@ -105,9 +105,12 @@ class SystemKernel:
         kqueue = self._kqueue
         if kqueue is None:
             raise ValueError("this kqueue is closed")
-        asked = [*starmap(self._event, changes)] if changes else None
-        for answer in map(list, map(_all_plain, starmap(kqueue.control, ((asked, most, timeout),)))):
-            return answer
+        try:
+            asked = [*starmap(self._event, changes)] if changes else None
+            for answer in map(list, map(_all_plain, starmap(kqueue.control, ((asked, most, timeout),)))):
+                return answer
+        finally:
+            del kqueue  # which a traceback would keep open
         raise AssertionError("one question, one answer")
 
     def fileno(self) -> int:

@@ -121,8 +121,8 @@ FLAGS: Final = tuple(ADD | RECEIPT | how for how in (0, CLEAR, ONESHOT, CLEAR | 
 REFILLS: Final = 8
 """Calls that the other halves of a batch may cost, each for as much as there is room left for."""
 
-UNWATCHABLE: Final = (errno.EINVAL, errno.ENODEV)
-"""What macOS and FreeBSD say of devices that have no filters, such as ``/dev/null``."""
+UNWATCHABLE: Final = (errno.EINVAL, errno.ENODEV, errno.ENXIO, errno.ENOTTY, errno.EOPNOTSUPP, errno.ENOTSUP)
+"""What macOS and FreeBSD say of what has no filters, such as ``/dev/null`` and, on macOS, shared memory."""
 
 UNKNOWN: Final[Asked] = (), 0
 """What the books say of a number that is not in them."""
