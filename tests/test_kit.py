@@ -51,6 +51,7 @@ class Run:
             "no:cacheprovider",
             "--strict-markers",
             "--strict-config",
+            *(["-o", "strict=true"] if pytest.version_tuple >= (9,) else []),
             "-W",
             "error",
             "-rsx",

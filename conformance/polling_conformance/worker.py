@@ -174,7 +174,7 @@ def _brief(error: BaseException) -> str:
 # -- running it ------------------------------------------------------------------------------------------
 
 
-@dataclass
+@dataclass(eq=False)  # pytest 8 keeps plug-ins in a set
 class _Reporter:
     """The pytest plug-in: chooses and sorts the tests, and says what becomes of them."""
 

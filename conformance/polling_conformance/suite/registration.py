@@ -184,7 +184,9 @@ class RegistrationRules(Harness):
         self.expect_error(TypeError, poll.deregister, Numbered(number))
 
     @pytest.mark.parametrize(
-        "source", ["0", 0.0, None, object(), Numbered("0"), Numbered(None)], ids=lambda source: type(source).__name__
+        "source",
+        ["0", 0.0, None, object(), Numbered("0"), Numbered(None)],
+        ids=["str", "float", "None", "object", "str of fileno", "None of fileno"],
     )
     def test_REG_04_what_has_no_descriptor_is_refused_at_the_call(self, poll: Poll[object], source: Numbered) -> None:
         self.expect_error(TypeError, poll.register, source, "token")
