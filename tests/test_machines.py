@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+from hypothesis.errors import UnsatisfiedAssumption
 
 from polling import Backend, Capability, Event, Interest, Mode, Poll, Readiness, available_backends
 from polling_conformance.course import POOLS, Course, Finding, NoFault, Step
@@ -20,7 +21,7 @@ from polling_conformance.failure import RuleFailure
 from polling_conformance.model import Broken, Model
 from polling_conformance.script import Outcome
 from polling_conformance.suite import machine
-from polling_conformance.suite.machine import Machines, shortened
+from polling_conformance.suite.machine import Machine, Machines, shortened
 
 pytest_plugins = ["pytester"]
 
@@ -539,3 +540,12 @@ def test_wrong_backends_are_found(mutant: Callable[[str], type[Backend]], name: 
     failure = search(mutant(name))
     assert failure is not None
     assert failure.script is not None
+
+
+def test_the_last_wait_of_a_row_may_find_nothing_to_judge(monkeypatch: pytest.MonkeyPatch) -> None:
+    def take(*_: object) -> None:
+        raise UnsatisfiedAssumption  # as after a known failure
+
+    machine = Machine(course("iocp"), [])
+    monkeypatch.setattr(machine, "take", take)
+    machine.teardown()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import select
+import socket
 import subprocess
 import sys
 from collections.abc import Collection
@@ -54,6 +55,15 @@ def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(TESTS)
 
 
+def has_ipv6() -> bool:
+    """Tell whether the rule about IPv6 is tried here: containers often have none."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
 # The long ones first, so that no worker is left with one at the end.
 @pytest.mark.parametrize("right", UNUSUAL, ids=[right.__name__ for right in UNUSUAL])
 def test_what_is_right_but_unusual_passes(tmp_path: Path, right: type) -> None:
@@ -65,6 +75,8 @@ def test_what_is_right_but_unusual_passes(tmp_path: Path, right: type) -> None:
 
 @pytest.mark.parametrize("wrong", WRONG, ids=[wrong.__name__ for wrong in WRONG])
 def test_a_wrong_backend_fails_the_rules_it_breaks(tmp_path_factory: pytest.TempPathFactory, wrong: type) -> None:
+    if "SRC-06" in WRONG[wrong] and not has_ipv6():
+        pytest.skip("this machine has no IPv6, and the rule is not tried on it")
     problems: dict[str | None, tuple[str, str]] = {}
     # Some mistakes show when one thread comes before another, and a busy machine may turn that round.
     for _ in range(3):

@@ -129,8 +129,9 @@ class SourceRules(Situations):
             listener = socket.create_server(("::1", 0), family=socket.AF_INET6)
         except OSError as error:
             pytest.skip(f"this machine has no IPv6: {error}")
+        self._keep(listener)
         datagrams, sender = (socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) for _ in range(2))
-        self._keep(listener, datagrams, sender)
+        self._keep(datagrams, sender)
         datagrams.bind(("::1", 0))
         listener.setblocking(False)
         datagrams.setblocking(False)
