@@ -62,7 +62,10 @@ Limits of the model:
     never had a connection, and ECONNRESET for others, while SO_ERROR is set; a timeout would be told wrongly.
   * ``data`` of a Unix listener is 1; of a UDP socket, the size of the next datagram.
   * What goes the other way through F's pipes is left out: their read end is never reported for WRITE.
-  * The end of a file wakes nothing when it moves. A FIFO behaves as on F.
+  * The end of a file wakes nothing when it moves. A FIFO behaves as on F;
+    on M it is watched as a file, and its end is not reported.
+  * A kqueue in a kqueue is asked for WRITE without complaint, where both say EINVAL, and a cycle of them is ELOOP, as on
+    Linux, which no BSD says.
   * EINTR is not seen, as ``select`` of CPython goes on by itself; see *seed* for what else that would do.
 """
 
