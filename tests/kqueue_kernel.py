@@ -64,8 +64,7 @@ Limits of the model:
   * What goes the other way through F's pipes is left out: their read end is never reported for WRITE.
   * The end of a file wakes nothing when it moves. A FIFO behaves as on F;
     on M it is watched as a file, and its end is not reported.
-  * A kqueue in a kqueue is asked for WRITE without complaint, where both say EINVAL, and a cycle of them is ELOOP, as on
-    Linux, which no BSD says.
+  * A kqueue in a kqueue takes WRITE, to which both say EINVAL, and a cycle of them is ELOOP, which only Linux says.
   * EINTR is not seen, as ``select`` of CPython goes on by itself; see *seed* for what else that would do.
 """
 

@@ -26,7 +26,8 @@ class IoSource(ReportingSource):
     Do the I/O through ``do_io``, or say ``drained`` after I/O of your own that would block. Where edges are the
     kernel's own both cost a call and do nothing more.
 
-    A poll holds it, and so the wrapped object, until it is deregistered or the poll is closed.
+    A poll holds it, and so the wrapped object, until it is deregistered or the poll is closed. One of a subclass
+    without ``__slots__`` is the caller's to keep, as other sources are.
 
     Args:
         obj: An object with ``fileno()``, or a bare descriptor. It stays the caller's to close.

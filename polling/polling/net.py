@@ -6,7 +6,9 @@ in every other mode, and in every mode where edges are native.
 
 The report costs nothing where nobody asked for it. While a socket is watched so, and only then, its class is a
 subclass whose I/O methods report a would-block; no code stands in the way otherwise. What is duplicated or detached
-from it reports nothing: use ``polling.IoSource`` for that.
+from it reports nothing, nor does a bound method that was taken before it was registered, or ``os.sendfile`` on its
+number: use ``polling.IoSource`` for that. What is adopted is the socket alone, without what its class adds,
+such as TLS.
 
 Rules: EDG-05, EDG-07, EDG-11 to EDG-13, EDG-17.
 """

@@ -95,8 +95,8 @@ class Poll(Closing, Generic[T]):
 
     Each source is registered under a token, any object, which its events carry. Poll keeps no source
     alive: a source that is closed or dropped is deregistered thereby (objects that allow no weak
-    references, bare numbers, ``IoSource`` and what is in user space are held). Deregister before closing while a
-    duplicate may live.
+    references, bare numbers, ``IoSource`` and what is in user space are held, and so is each token, with all that it
+    refers to). Deregister before closing while a duplicate may live.
 
     Args:
         backend: A registered name, a ``Backend`` class, or an instance made for this poll alone. By
