@@ -362,10 +362,10 @@ class IocpBackend(Backend):
         """Begin an operation, if there is none outstanding; false if the socket must be looked at again instead."""
         operation = socket.operations.get(bit)
         if operation is None:
-            kind = describe_if_open(socket.fd)  # now: the number may mean another socket than when it was registered
+            # Asked each time: the number may mean another socket than when it was registered.
+            kind = describe_if_open(socket.fd) if bit == READ else None
             receives = (
-                bit == READ
-                and kind in (Kind.STREAM, Kind.DATAGRAM)
+                kind in (Kind.STREAM, Kind.DATAGRAM)
                 and _BOUND_TO.get(socket.fd) is self._mark
                 and socket.futile < FUTILE
             )

@@ -73,15 +73,15 @@ def report() -> str:
 
 def _choice() -> str:
     wanted = os.environ.get(VARIABLE)
+    why = f"as the environment variable {VARIABLE} says"
     try:
         if not wanted:
             return f"{default_backend().name}, the best that runs here"
         reason = load_backend(wanted).unavailable_reason()
     except PollingError as error:
         return f"nothing: {error}"
-    except Exception as error:  # as below
-        return f"nothing: {wanted}, {VARIABLE}: {error!r}"
-    why = f"as the environment variable {VARIABLE} says"
+    except Exception as error:  # as above
+        return f"nothing: {wanted}, {why}, cannot be asked: {error!r}"
     return f"{wanted}, {why}" if reason is None else f"nothing: {wanted}, {why}, cannot run here: {reason}"
 
 

@@ -52,8 +52,6 @@ InetAddress = tuple[str, int] | tuple[str, int, int, int]
 
 PathLike = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-R = TypeVar("R")
-
 _UNIX: Final[int | None] = getattr(socket, "AF_UNIX", None)
 _INET: Final = (socket.AF_INET, socket.AF_INET6)
 
