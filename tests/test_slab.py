@@ -169,13 +169,21 @@ def test_it_agrees_with_a_dictionary() -> None:
     assert list(slab.items()) == sorted(model.items())
 
 
+class Subclass(Slab[str]):
+    """One with something of its own."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(3)
+        self.name = name
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda slab: pickle.loads(pickle.dumps(slab))])
-def test_a_copy_is_a_slab_of_its_own(copied: Callable[[Slab[str]], Slab[str]]) -> None:
-    slab: Slab[str] = Slab(3)
+def test_a_copy_is_a_slab_of_its_own(copied: Callable[[Subclass], Subclass]) -> None:
+    slab = Subclass("name")
     first, second = slab.insert("first"), slab.insert("second")
     slab.pop(first)
     other = copied(slab)
-    assert dict(other) == dict(slab) == {second: "second"}
+    assert (other.name, dict(other)) == ("name", {second: "second"})
     assert other.insert("third") == slab.insert("another")
     assert sorted(other.values()) == ["second", "third"]
     assert sorted(slab.values()) == ["another", "second"]

@@ -97,8 +97,6 @@ def number_of(source: object) -> int:
         return source
     try:
         number = source.fileno()  # type: ignore[attr-defined]  # that it has none is one of the answers
-    except (AttributeError, ValueError):
-        return -1
     except Exception:
         # Each library has an error of its own for a closed object. A signal handler's does not come twice.
         try:
@@ -107,14 +105,6 @@ def number_of(source: object) -> int:
             return -1
         raise
     return number if type(number) is int else -1
-
-
-def is_from_handler(error: Exception) -> bool:
-    """Tell whether an error of ``fileno()`` is more likely a signal handler's: TimeoutError is an OSError, too.
-
-    An object that is closed raises ValueError or, as those of multiprocessing do, OSError itself.
-    """
-    return isinstance(error, OSError) and not isinstance(error, ValueError) and type(error) is not OSError
 
 
 class Table(dict["Pair", "Event[Any] | None"]):

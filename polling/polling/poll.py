@@ -47,7 +47,7 @@ from time import monotonic
 
 from polling import _loader
 from polling._closing import Closing
-from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table, is_from_handler, number_of
+from polling._registry import OWN, AnyRegistration, HeldRegistration, Registration, Table, number_of
 from polling._report import ReportingSource
 from polling._typing import TYPE_CHECKING, Generic, T
 from polling.backend import Backend, Capability
@@ -328,11 +328,9 @@ class Poll(Closing, Generic[T]):
         except Exception as error:
             if isinstance(source, UserSource):
                 return self._deregister_user(source)
-            if type(source) is int or not hasattr(source, "fileno"):
+            try:
                 fd = _number(source, error)
-            elif number_of(source) >= 0:
-                raise  # a signal handler's
-            else:
+            except InvalidSourceError:
                 fd = -1  # some objects raise once they are closed, each in its own way; others say -1
         table = self._table
         lock = table.lock
@@ -876,9 +874,9 @@ def _number(source: object, error: Exception) -> int:
     """Give the number of a source that has no ``fileno()``, which is an int, or raise what is wrong with it."""
     if type(source) is int:
         return source
-    if is_from_handler(error):
-        raise error
-    if isinstance(error, (ValueError, OSError)) or hasattr(source, "fileno"):
+    if number_of(source) >= 0:
+        raise error  # a signal handler's
+    if hasattr(source, "fileno"):
         raise InvalidSourceError(f"{source!r} is closed, or has no descriptor: {error}") from None
     raise TypeError(f"a source is an int or has a method fileno(), not {type(source).__name__}") from None
 

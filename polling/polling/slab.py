@@ -15,7 +15,7 @@ __all__ = ["Slab"]
 
 
 class _Vacant:
-    """What stands where there is no value: the class itself, which copies and pickles as what it is."""
+    """What stands where there is no value: the class itself, of which copies and pickles have no second one."""
 
 
 _VACANT: Final[Any] = _Vacant
@@ -108,10 +108,10 @@ class Slab(Mapping[int, T]):
     def __iter__(self) -> Iterator[int]:
         return (key for key, value in enumerate(self._entries) if value is not _VACANT)
 
-    def __copy__(self) -> Slab[T]:
-        copy: Slab[T] = Slab(self._capacity)
-        copy._entries, copy._free, copy._size = self._entries[:], self._free[:], self._size
-        return copy
+    def __getstate__(self) -> object:
+        state: Any = super().__getstate__()
+        attributes, slots = state  # the former of subclasses
+        return attributes, slots | {"_entries": self._entries[:], "_free": self._free[:]}  # no copy shares them
 
     def __repr__(self) -> str:
         return f"Slab({dict(self)!r})"
