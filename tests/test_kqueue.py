@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import pytest
 
-from polling import Backend, Event, Interest, Mode, Poll
+from polling import Backend, Event, Interest, Mode, Poll, UnsupportedSourceError
 from polling_backends import _kqueue_kernel, kqueue
 from polling_backends._kqueue_kernel import Kernel, Kevent, SystemKernel
 from polling_backends.kqueue import ADD, BOTH, CLEAR, DELETE, EOF, ONESHOT, READ, RECEIPT, WRITE, KqueueBackend
@@ -673,6 +673,20 @@ def test_a_pipe_without_a_reader_survives_a_change_that_fails(kind: type[OnFreeB
     os.close(writer)
 
 
+@on_linux
+@pytest.mark.parametrize("reason", ["EINVAL", "ENODEV", "ENXIO", "ENOTTY", "ENOTSUP"])
+def test_what_has_no_filter_cannot_be_watched(backend: OnFreeBSD, sockets: Sockets, reason: str) -> None:
+    near, far = sockets
+    with Poll[object](backend) as poll:
+        refusing = Refusing(backend, getattr(errno, reason))
+        refusing.refused = READ
+        with pytest.raises(UnsupportedSourceError):
+            poll.register(near, "near")
+        poll.register(near, "near")
+        far.send(b"x")
+        assert said(poll.poll(0)) == [("near", True, False)]
+
+
 # -- the façade -------------------------------------------------------------------------------------------------
 
 
@@ -748,6 +762,19 @@ def test_a_kqueue_is_closed_when_the_last_call_has_left_it(system: SystemKernel)
     for call in (system.fileno, lambda: system.control((), 1, 0)):
         with pytest.raises(ValueError, match="closed"):
             call()
+
+
+def test_the_traceback_of_a_wait_keeps_no_kqueue_open(system: SystemKernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> list[FakeEvent]:
+        raise KeyboardInterrupt
+
+    alive = FakeKqueue.alive
+    monkeypatch.setattr(FakeKqueue, "control", staticmethod(interrupted))
+    with pytest.raises(KeyboardInterrupt) as raised:
+        system.control((), 8, None)
+    system.close()
+    assert FakeKqueue.alive == alive - 1
+    assert raised.tb is not None
 
 
 def test_a_kqueue_of_the_parent_never_dies_in_the_child(system: SystemKernel, monkeypatch: pytest.MonkeyPatch) -> None:
