@@ -128,7 +128,7 @@ class EventLoop(Closing, Generic[T, M, S]):
         """Deregister a source, and close it in a way that its peer takes for a failure, where it can be told.
 
         A TCP connection is reset, and what was not sent is dropped. What is wrapped in an ``IoSource`` is closed; a
-        bare number is only deregistered.
+        bare number is only deregistered. In a loop that is closed, too.
         """
         try:
             self._poll.deregister(source)
@@ -152,7 +152,7 @@ class EventLoop(Closing, Generic[T, M, S]):
         return self._timer.set_timeout(seconds, state, every=every)
 
     def channel(self) -> Sender[M]:
-        """Give what sends messages to ``Handler.notify``, from any thread."""
+        """Give what sends messages to ``Handler.notify``, from any thread, until it is closed."""
         return self._channel.sender
 
     # -- running -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from polling import Event, EventLoop, Handler, Interest, Mode, PollBusyError, Signals
+from polling import Event, EventLoop, Handler, Interest, Mode, PollBusyError, PollClosedError, Signals
 from polling.backend import Source
 from polling_conformance.durations import SIGNAL_WAIT
 from polling_conformance.ends import arrived, send
@@ -171,6 +171,23 @@ class LoopRules(Harness):
         self._turn(loop, handler)
         self.check(seen == ["near", near, Mistake], "token, source and error", seen)
         self.check(near.fileno() >= 0, "it is open: nobody closed it", "it is closed")
+
+    def test_LOP_02_a_failure_in_a_loop_that_its_handler_closed_resets_the_connection(self) -> None:
+        loop, handler = self._loop(), Recorder()
+        near, far = self.tcp_pair()
+        loop.register(near, "near")
+        send(far, b"x")
+        arrived(near)
+
+        def close_and_fail() -> None:
+            loop.close()
+            raise Mistake
+
+        handler.then["ready", "near"] = close_and_fail
+        self._turn(loop, handler)
+        self.check(near.fileno() < 0, "the connection is closed", "it is open")
+        self._expect_reset(far)
+        self.expect_error(PollClosedError, loop.run_once, handler, 0)
 
     def test_LOP_02_a_connection_that_its_handler_removed_before_it_failed(self) -> None:
         for remove in "close", "deregister", "reset":
