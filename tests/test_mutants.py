@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import select
-import socket
 import subprocess
 import sys
 from collections.abc import Collection
@@ -19,6 +18,7 @@ import pytest
 from polling_backends.epoll import EpollBackend
 from polling_backends.iocp import IocpBackend
 from polling_backends.poll import PollBackend
+from polling_conformance.ends import has_ipv6
 from polling_conformance.failure import rule_of
 from polling_conformance.rules import RULES
 
@@ -53,15 +53,6 @@ ONE_KIND = r"(?!.*(tcp|pipe|unix)).*|.*net-tcp.*"
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the processes of the trials find the mutants."""
     monkeypatch.syspath_prepend(TESTS)
-
-
-def has_ipv6() -> bool:
-    """Tell whether the rule about IPv6 is tried here: containers often have none."""
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
 
 
 # The long ones first, so that no worker is left with one at the end.

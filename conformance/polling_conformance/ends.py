@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import selectors
@@ -22,6 +23,7 @@ __all__ = [
     "drain",
     "duplicate",
     "fill",
+    "has_ipv6",
     "open_descriptors",
     "ready",
     "recv",
@@ -31,6 +33,9 @@ __all__ = [
 
 CHUNK: Final = 4096
 """Bytes that are read or written at once."""
+
+_NO_FAMILY: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+"""What a system says of an address of a family that it does not have."""
 
 
 @runtime_checkable
@@ -148,6 +153,17 @@ def duplicate(end: End) -> End:
     if sys.platform == "win32":  # where an end of a pipe is a TCP socket
         return socket.fromfd(end.fileno(), socket.AF_INET, socket.SOCK_STREAM)
     return Descriptor(os.dup(end.fileno()))
+
+
+def has_ipv6() -> bool:
+    """Tell whether this machine has IPv6, if only on its loopback: many containers have not."""
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        if error.errno not in _NO_FAMILY:
+            raise
+        return False
+    return True
 
 
 def reset(sock: socket.socket) -> None:

@@ -27,7 +27,7 @@ from polling import (
     Waker,
 )
 from polling_conformance.durations import SIGNAL_WAIT, SILENCE
-from polling_conformance.ends import End, Ends, drain, duplicate, ready, recv, send
+from polling_conformance.ends import End, Ends, arrived, drain, duplicate, ready, recv, send
 from polling_conformance.harness import Harness
 
 __all__ = ["OwnershipRules"]
@@ -550,9 +550,10 @@ class OwnershipRules(Harness):
 
     # -- REG-28: what comes for others -----------------------------------------------------------------
 
+    @pytest.mark.parametrize("news", ["data", "datagram", "connection"])
     @pytest.mark.parametrize("state", ["idle", "reported"])
     def test_REG_28_what_comes_for_the_next_owner_of_a_number_is_left_for_it(
-        self, poll: Poll[object], state: str
+        self, poll: Poll[object], state: str, news: str
     ) -> None:
         near, far = self.tcp_pair()
         poll.register(near, "near")
@@ -564,17 +565,30 @@ class OwnershipRules(Harness):
             self.expect_silence(poll)
         number = near.fileno()
         near.close()
-        stranger = self._socket_under(number, socket.SOCK_DGRAM)
-        stranger.bind(("127.0.0.1", 0))
-        stranger.setblocking(False)
+        if news == "data":
+            stranger, sender = self._open_under(number)
+        else:
+            stranger = self._socket_under(number, socket.SOCK_DGRAM if news == "datagram" else socket.SOCK_STREAM)
+            stranger.bind(("127.0.0.1", 0))
+            stranger.setblocking(False)
+            sender = socket.socket(socket.AF_INET, stranger.type)
+            self._keep(sender)
+            if news == "connection":
+                stranger.listen()
         self.expect_silence(poll)
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
-            sender.sendto(b"for the stranger", stranger.getsockname())
-        self.expect_silence(poll)
+        if news == "data":
+            send(sender, b"x")
+        else:
+            sender.connect(stranger.getsockname())
+            sender.send(b"x")
         there = ready(stranger, selectors.EVENT_READ, SIGNAL_WAIT)
-        self.check(there, "the datagram is left for the stranger", "it is gone")
+        self.check(there, f"the {news} is left for the stranger", "it is gone")
         self.expect_silence(poll)
-        assert recv(stranger) == b"for the stranger"
+        if news == "connection":
+            stranger, _ = stranger.accept()
+            self._keep(stranger)
+            arrived(stranger)
+        assert recv(stranger) == b"x"
 
 
 class Alias:
